@@ -1,0 +1,2 @@
+//! guest tiny
+fn main() {}

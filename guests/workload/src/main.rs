@@ -1,0 +1,2 @@
+//! guest workload
+fn main() {}

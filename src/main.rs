@@ -1,0 +1,2 @@
+//! Qavisor
+fn main() {}
