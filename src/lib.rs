@@ -1,2 +1,18 @@
 #![cfg_attr(not(test), no_std)]
-//! Qavisor
+//! Qavisor: a Type-1 hypervisor that keeps a version identifier of every VM's memory and picks the
+//! live-migration path from it.
+//!
+//! Data flows one way: tick -> harvest -> identifier -> sample -> decision -> engine -> channel.
+//! The layers, from the bottom: [`machine`] (the physical machine), [`vmx`] (Intel VT-x), [`vm`] (one
+//! VM), [`devices`] (what a guest sees), [`observe`] (the identifier), [`net`] (the channel),
+//! [`migrate`] (engines tied to VMs and channel), [`monitor`] (commands in, events out).
+//! `unsafe` is denied everywhere but in `machine`, `vmx` and `vm::memory`.
+
+extern crate alloc;
+
+pub mod devices;
+#[cfg(target_os = "none")]
+pub mod host;
+pub mod machine;
+pub mod monitor;
+pub mod observe;
