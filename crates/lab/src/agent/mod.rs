@@ -1,0 +1,209 @@
+//! The agent: starts the two hosts where KVM is, stamps what they say with one clock, and passes commands on.
+
+pub mod job;
+pub mod network;
+pub mod qemu;
+pub mod wire;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::ExitStatus;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use job::Job;
+use qemu::Qemu;
+use wire::{Command, Host, Kind, Line, Party};
+
+/// How often the agent looks whether a host has ended: the price is a few system calls.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The stamp and the way out of every line.
+#[derive(Clone)]
+struct Speaker {
+    started: Instant,
+    lines: Sender<Line>,
+}
+
+impl Speaker {
+    fn say(&self, from: Party, kind: Kind, text: String) {
+        let at = self.started.elapsed().as_micros() as f64 / 1e3;
+        // The receiver lives as long as the process; after it, nobody listens.
+        let _ = self.lines.send(Line {
+            from,
+            kind,
+            at,
+            text,
+        });
+    }
+}
+
+/// Runs the job until every host has ended, the lab says so, or the lab is gone.
+pub fn run(job: &Job, input: impl Read + Send + 'static, mut output: impl Write) -> Result<()> {
+    let (lines, outgoing) = mpsc::channel();
+    let speaker = Speaker {
+        started: Instant::now(),
+        lines,
+    };
+    let commands = listen(input);
+    let result = serve(job, &speaker, &commands, &outgoing, &mut output);
+    if let Err(error) = &result {
+        speaker.say(Party::Agent, Kind::Note, format!("{error:#}"));
+    }
+    speaker.say(
+        Party::Agent,
+        Kind::Exit,
+        if result.is_ok() { "0" } else { "1" }.into(),
+    );
+    write_all(&outgoing, &mut output)?;
+    result
+}
+
+fn serve(
+    job: &Job,
+    speaker: &Speaker,
+    commands: &Receiver<Command>,
+    outgoing: &Receiver<Line>,
+    output: &mut impl Write,
+) -> Result<()> {
+    let _network = network::Network::make(job)?;
+    let mut running = Vec::new();
+    for host in &job.hosts {
+        running.push(start(job, host, speaker)?);
+        network::attach(job, host.host)?;
+        write_all(outgoing, output)?;
+    }
+    while !running.is_empty() {
+        if let Ok(line) = outgoing.recv_timeout(LOOK) {
+            writeln!(output, "{line}")?;
+        }
+        write_all(outgoing, output)?;
+        while let Ok(command) = commands.try_recv() {
+            if command.to == Party::Agent {
+                return Ok(());
+            }
+            pass_on(&mut running, command, speaker);
+        }
+        running.retain_mut(|host| still_runs(host, speaker));
+    }
+    Ok(())
+}
+
+/// Starts a host and the threads that read from it.
+fn start(job: &Job, host: &job::HostJob, speaker: &Speaker) -> Result<Qemu> {
+    let name = host.host.name();
+    let mut qemu = Qemu::start(job, host).with_context(|| format!("cannot start the {name}"))?;
+    let party = Party::Host(host.host);
+    speaker.say(
+        party,
+        Kind::Note,
+        format!("QEMU runs as process {}", qemu.child.id()),
+    );
+    relay(
+        qemu.monitor.try_clone()?,
+        speaker.clone(),
+        party,
+        Kind::Monitor,
+    );
+    relay(
+        qemu.child.stdout.take().context("QEMU's output is piped")?,
+        speaker.clone(),
+        party,
+        Kind::Log,
+    );
+    relay(
+        qemu.child
+            .stderr
+            .take()
+            .context("QEMU's complaints are piped")?,
+        speaker.clone(),
+        party,
+        Kind::Note,
+    );
+    Ok(qemu)
+}
+
+/// Passes lines on until the stream ends.
+fn relay(from: impl Read + Send + 'static, speaker: Speaker, party: Party, kind: Kind) {
+    thread::spawn(move || {
+        let mut reader = BufReader::new(from);
+        let mut bytes = Vec::new();
+        while reader
+            .read_until(b'\n', &mut bytes)
+            .is_ok_and(|read| read > 0)
+        {
+            let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+            if !text.is_empty() {
+                speaker.say(party, kind, text);
+            }
+            bytes.clear();
+        }
+    });
+}
+
+/// Reads the lab's commands. The end of the input means that the lab is gone: everything ends.
+fn listen(input: impl Read + Send + 'static) -> Receiver<Command> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(input).lines().map_while(Result::ok) {
+            if let Some(command) = Command::parse(line.trim()) {
+                let _ = sender.send(command);
+            }
+        }
+        let _ = sender.send(Command {
+            to: Party::Agent,
+            text: "end".into(),
+        });
+    });
+    receiver
+}
+
+fn pass_on(running: &mut [Qemu], command: Command, speaker: &Speaker) {
+    let host = running
+        .iter_mut()
+        .find(|qemu| Party::Host(qemu.host) == command.to);
+    let sent = host.is_some_and(|qemu| {
+        qemu.monitor
+            .write_all(format!("{}\n", command.text).as_bytes())
+            .is_ok()
+    });
+    if !sent {
+        speaker.say(
+            command.to,
+            Kind::Note,
+            format!("gone before the command: {}", command.text),
+        );
+    }
+}
+
+/// Whether a host still runs; if not, its status is said after its last words.
+fn still_runs(qemu: &mut Qemu, speaker: &Speaker) -> bool {
+    match qemu.child.try_wait() {
+        Ok(None) => true,
+        Ok(Some(status)) => {
+            speaker.say(Party::Host(qemu.host), Kind::Exit, show(status));
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+fn show(status: ExitStatus) -> String {
+    status
+        .code()
+        .map_or_else(|| status.to_string(), |code| code.to_string())
+}
+
+fn write_all(outgoing: &Receiver<Line>, output: &mut impl Write) -> Result<()> {
+    while let Ok(line) = outgoing.try_recv() {
+        writeln!(output, "{line}")?;
+    }
+    Ok(output.flush()?)
+}
+
+/// The tap that belongs to a host.
+pub fn tap_of(host: Host) -> &'static str {
+    qemu::tap_name(host)
+}

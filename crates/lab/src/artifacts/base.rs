@@ -1,0 +1,231 @@
+//! The emulated machine of the environment `nested`: Debian's kernel, KVM and QEMU, built from packages once.
+//!
+//! The kernel and a small initrd come from a CD. The system lies on a disk and is read page by page, so that only
+//! what QEMU touches is ever loaded; the job lies on a second disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::cpio::Archive;
+use super::debian::Debian;
+use super::iso::{self, Contents, Protocol};
+use super::stamp::{self, Ingredients};
+use super::tools;
+
+const START: &str = include_str!("nested/start.sh");
+const INIT: &str = include_str!("nested/init.sh");
+
+/// What the initrd needs to reach the disks.
+const DISK_MODULES: [&str; 5] = ["scsi_common", "scsi_mod", "libata", "ata_piix", "sd_mod"];
+/// What the system needs: KVM, and a bridge with two taps.
+const SYSTEM_MODULES: [&str; 11] = [
+    "irqbypass",
+    "kvm",
+    "kvm-intel",
+    "llc",
+    "stp",
+    "bridge",
+    "tun",
+    "tap",
+    "vhost_iotlb",
+    "vhost",
+    "vhost_net",
+];
+
+/// The firmware that QEMU loads for a machine of type `pc` without a display.
+const FIRMWARE: [&str; 6] = [
+    "/usr/share/seabios/bios-256k.bin",
+    "/usr/share/qemu/kvmvapic.bin",
+    "/usr/share/qemu/linuxboot_dma.bin",
+    "/usr/share/qemu/multiboot_dma.bin",
+    "/usr/share/qemu/pvh.bin",
+    "/usr/share/qemu/qboot.rom",
+];
+
+/// One emulated CPU of 50 MIPS: nothing is probed, calibrated or tested that the machine is known to have.
+/// `no_timer_check`: the check waits for ticks that Bochs delivers late. `tsc=reliable` must stay off.
+const COMMAND_LINE: &str = "console=ttyS0,115200 mitigations=off nokaslr no_timer_check nr_cpus=1 \
+    random.trust_cpu=on cryptomgr.notests audit=0 panic=-1 quiet rdinit=/start";
+
+/// The parts of the machine that do not change from job to job.
+pub struct Base {
+    /// The CD that the machine boots.
+    pub iso: PathBuf,
+    /// The disk with the system, read only.
+    pub disk: PathBuf,
+}
+
+impl Base {
+    /// Builds what is missing or out of date.
+    pub fn get(place: &Path, debian: &Debian) -> Result<Self> {
+        let initrd = place.join("start.cpio");
+        let modules = DISK_MODULES
+            .map(|module| debian.module(module))
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        let from = Ingredients::new()
+            .text(START)
+            .file(&debian.busybox)?
+            .files(&modules)?;
+        stamp::build(&initrd, from, |path| write_initrd(path, debian, &modules))?;
+        let iso = place.join("nested.iso");
+        let contents = Contents {
+            protocol: Protocol::Linux,
+            kernel: &debian.kernel,
+            module: &initrd,
+            command_line: COMMAND_LINE,
+        };
+        iso::build(&iso, &contents)?;
+        let disk = place.join("system.img");
+        build_disk(&disk, debian)?;
+        Ok(Base { iso, disk })
+    }
+}
+
+fn write_initrd(path: &Path, debian: &Debian, modules: &[PathBuf]) -> Result<()> {
+    let mut archive = Archive::new();
+    for folder in ["bin", "dev", "modules", "system"] {
+        archive.directory(folder);
+    }
+    archive.console("dev/console");
+    archive.program("start", START.as_bytes());
+    archive.program("bin/busybox", &fs::read(&debian.busybox)?);
+    let scratch = path.with_extension("modules");
+    fs::create_dir_all(&scratch)?;
+    for module in modules {
+        let stripped = strip_module(module, &scratch)?;
+        archive.file(&format!("modules/{}", name(module)), &fs::read(stripped)?);
+    }
+    stamp::remove(&scratch)?;
+    Ok(fs::write(path, archive.finish())?)
+}
+
+fn build_disk(disk: &Path, debian: &Debian) -> Result<()> {
+    let qemu = tools::find("qemu-system-x86_64").context("qemu-system-x86_64 is not installed")?;
+    let libraries = libraries(&qemu)?;
+    let modules = SYSTEM_MODULES
+        .map(|module| debian.module(module))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
+    let from = Ingredients::new()
+        .text(INIT)
+        .files([&qemu, &debian.busybox])?
+        .files(&libraries)?
+        .files(&modules)?;
+    stamp::build(disk, from, |path| {
+        let tree = path.with_extension("tree");
+        stamp::remove(&tree)?;
+        for folder in [
+            "bin", "sbin", "usr/bin", "dev", "proc", "sys", "tmp", "run", "job", "modules",
+        ] {
+            fs::create_dir_all(tree.join(folder))?;
+        }
+        fs::copy(&debian.busybox, tree.join("bin/busybox"))?;
+        for applet in [
+            "sh", "mount", "insmod", "ip", "stty", "poweroff", "echo", "[",
+        ] {
+            std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet))?;
+        }
+        write_program(&tree.join("sbin/init"), INIT)?;
+        for module in &modules {
+            strip_module(module, &tree.join("modules"))?;
+        }
+        for file in libraries
+            .iter()
+            .map(PathBuf::as_path)
+            .chain([qemu.as_path()])
+        {
+            copy_in(&tree, file)?;
+        }
+        for file in FIRMWARE
+            .map(Path::new)
+            .into_iter()
+            .filter(|file| file.exists())
+        {
+            copy_in(&tree, file)?;
+        }
+        make_disk(&tree, path)?;
+        stamp::remove(&tree)
+    })
+}
+
+/// The shared libraries that a program loads, by the names that it asks for.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let list = tools::run(Command::new("ldd").arg(program))?;
+    let paths = list.split_whitespace().filter(|word| word.starts_with('/'));
+    Ok(paths.map(PathBuf::from).collect())
+}
+
+/// Copies a file to the same place under `tree`, following links.
+fn copy_in(tree: &Path, file: &Path) -> Result<()> {
+    let to = tree.join(file.strip_prefix("/")?);
+    fs::create_dir_all(to.parent().context("a file lies in a folder")?)?;
+    fs::copy(file, &to).with_context(|| format!("cannot copy {}", file.display()))?;
+    Ok(())
+}
+
+fn write_program(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(path, text)?;
+    Ok(fs::set_permissions(
+        path,
+        fs::Permissions::from_mode(0o755),
+    )?)
+}
+
+/// Copies a module without its debugging and type information: two thirds of its bytes.
+fn strip_module(module: &Path, folder: &Path) -> Result<PathBuf> {
+    let to = folder.join(name(module));
+    let mut objcopy = tools::command(&tools::OBJCOPY)?;
+    objcopy
+        .args(["--strip-debug", "-R", ".BTF"])
+        .arg(module)
+        .arg(&to);
+    tools::run(&mut objcopy)?;
+    Ok(to)
+}
+
+/// Makes a disk whose ext4 file system holds a folder's files, with room to spare for its own tables.
+pub fn make_disk(tree: &Path, disk: &Path) -> Result<()> {
+    let megabytes = size_of(tree)? / (1 << 20) * 21 / 20 + 8;
+    let mut mke2fs = tools::command(&tools::MKE2FS)?;
+    // Read only and thrown away: no journal, no reserve.
+    mke2fs
+        .args([
+            "-q",
+            "-F",
+            "-t",
+            "ext4",
+            "-O",
+            "^has_journal",
+            "-m",
+            "0",
+            "-d",
+        ])
+        .arg(tree)
+        .arg(disk);
+    tools::run(mke2fs.arg(format!("{megabytes}M"))).map(drop)
+}
+
+fn size_of(folder: &Path) -> Result<u64> {
+    fs::read_dir(folder)?.try_fold(0, |sum, entry| {
+        let entry = entry?;
+        let about = entry.metadata()?;
+        Ok(sum
+            + if about.is_dir() {
+                size_of(&entry.path())?
+            } else {
+                about.len().next_multiple_of(4096)
+            })
+    })
+}
+
+fn name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}

@@ -1,0 +1,1 @@
+//! The guests, and the archive in which the image finds them.

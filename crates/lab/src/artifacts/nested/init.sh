@@ -1,0 +1,17 @@
+#!/bin/sh
+# The emulated machine's system: loads KVM and the network's modules, then runs the job's agent.
+export PATH=/bin:/sbin:/usr/bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t tmpfs tmp /tmp
+mount -t tmpfs tmp /run
+for module in irqbypass kvm llc stp bridge tun tap vhost_iotlb vhost vhost_net; do
+    [ ! -f /modules/$module.ko ] || insmod /modules/$module.ko || echo "lab: cannot load $module"
+done
+insmod /modules/kvm-intel.ko nested=1 || echo "lab: cannot load kvm-intel"
+ip link set lo up
+# The port to the lab: bytes as they are, no echo.
+stty -F /dev/ttyS1 115200 raw -echo
+/job/qavisor-agent --job /job/job.json < /dev/ttyS1 > /dev/ttyS1
+echo "lab: the agent ended with status $?"
+poweroff -f

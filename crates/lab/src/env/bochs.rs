@@ -1,0 +1,80 @@
+//! The image itself on one emulated machine.
+
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::Result;
+
+use super::Machines;
+use crate::agent::wire::{Host, Kind, Line, Party};
+use crate::artifacts::iso::{self, Contents, Protocol};
+use crate::machine::bochs::{Bochs, Config, HASWELL, read_lines};
+use crate::testbed::{Testbed, Wiring};
+
+/// Starts the machine. Its log (COM1) is `source.log`.
+pub fn start(machines: &Machines) -> Result<Testbed> {
+    let iso = machines.file("image.iso");
+    let contents = Contents {
+        protocol: Protocol::Multiboot2,
+        kernel: &machines.artifacts.image,
+        module: machines.guests,
+        command_line: machines.options,
+    };
+    iso::build(&iso, &contents)?;
+    let log = machines.file("source.log");
+    let bochs = Bochs::start(&Config {
+        folder: machines.folder,
+        cdrom: &iso,
+        disks: &[],
+        // Both VMs are on this one host.
+        memory: machines.host_memory(machines.archive_size()?)
+            + machines.guest_memory.div_ceil(1 << 20),
+        cpu: HASWELL,
+        log: &log,
+    })?;
+    let (sender, lines) = mpsc::channel();
+    let serial = bochs.serial.try_clone()?;
+    thread::spawn(move || {
+        read_lines(serial, |text| {
+            let _ = sender.send(stamped(text));
+        });
+    });
+    Ok(Testbed {
+        commands: Box::new(bochs.serial),
+        lines,
+        wiring: Wiring::Direct,
+        process: bochs.process,
+        machine_logs: vec![log, machines.file("bochs.out")],
+        record: machines.record()?,
+    })
+}
+
+/// One machine, one clock: the line's stamp is the image's own.
+fn stamped(text: &str) -> Line {
+    let at = serde_json::from_str::<serde_json::Value>(text)
+        .ok()
+        .and_then(|event| event["at"].as_f64());
+    let kind = if at.is_some() {
+        Kind::Monitor
+    } else {
+        Kind::Note
+    };
+    Line {
+        from: Party::Host(Host::Source),
+        kind,
+        at: at.unwrap_or_default(),
+        text: text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_stamped_by_itself_and_anything_else_is_a_note() {
+        let line = stamped(r#"{"event":"ready","at":12.5}"#);
+        assert_eq!((line.kind, line.at), (Kind::Monitor, 12.5));
+        assert_eq!(stamped("garbage").kind, Kind::Note);
+    }
+}
