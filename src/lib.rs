@@ -10,9 +10,14 @@
 
 extern crate alloc;
 
+#[allow(missing_docs)]
+pub mod bits;
 pub mod devices;
 #[cfg(target_os = "none")]
 pub mod host;
 pub mod machine;
 pub mod monitor;
+pub mod net;
 pub mod observe;
+pub mod vm;
+pub mod vmx;

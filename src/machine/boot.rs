@@ -101,3 +101,14 @@ unsafe fn read_multiboot2(info: u32) -> Result<BootInfo, &'static str> {
         .map(|module| u64::from(module.start_address())..u64::from(module.end_address()));
     Ok(BootInfo { protocol: Protocol::Multiboot2, ram, command_line, module })
 }
+
+/// The bytes of a boot module.
+///
+/// Sound because the loader put the module in RAM, which is identity-mapped, and `machine::start` took it out of the
+/// frame allocator's hands: nothing writes there for the life of the image.
+#[cfg(target_os = "none")]
+pub fn module_bytes(module: &Range<u64>) -> &'static [u8] {
+    let length = module.end.saturating_sub(module.start) as usize;
+    // SAFETY: see above.
+    unsafe { core::slice::from_raw_parts(module.start as *const u8, length) }
+}

@@ -7,6 +7,9 @@ use core::{
 
 static HZ: AtomicU64 = AtomicU64::new(1_000_000_000);
 static START: AtomicU64 = AtomicU64::new(0);
+/// Fixed-point factors, see [`multiply`]; 1 until [`init`].
+static NANOS_A_TICK: AtomicU64 = AtomicU64::new(1 << 32);
+static TICKS_A_NANO: AtomicU64 = AtomicU64::new(1 << 32);
 
 /// The TSC, in ticks.
 pub fn now() -> u64 {
@@ -26,27 +29,33 @@ pub fn micros() -> u64 {
 
 /// Ticks of the TSC as microseconds.
 pub fn to_micros(ticks: u64) -> u64 {
-    scale(ticks, 1_000_000, hz())
+    to_nanos(ticks) / 1000
 }
 
 /// Ticks of the TSC as nanoseconds.
 pub fn to_nanos(ticks: u64) -> u64 {
-    scale(ticks, 1_000_000_000, hz())
+    multiply(ticks, NANOS_A_TICK.load(Ordering::Relaxed))
 }
 
 /// Nanoseconds as ticks of the TSC.
 pub fn from_nanos(nanos: u64) -> u64 {
-    scale(nanos, hz(), 1_000_000_000)
+    multiply(nanos, TICKS_A_NANO.load(Ordering::Relaxed))
 }
 
 /// Microseconds as ticks of the TSC.
 pub fn from_micros(micros: u64) -> u64 {
-    scale(micros, hz(), 1_000_000)
+    from_nanos(micros.saturating_mul(1000))
 }
 
-/// `value * to / from` without overflow, saturating.
-fn scale(value: u64, to: u64, from: u64) -> u64 {
-    u64::try_from(u128::from(value) * u128::from(to) / u128::from(from.max(1))).unwrap_or(u64::MAX)
+/// `value * factor`, where `factor` is a fixed-point number with 32 fractional bits. A division a conversion would cost a
+/// hundred times as much, and every exit converts.
+fn multiply(value: u64, factor: u64) -> u64 {
+    u64::try_from((u128::from(value) * u128::from(factor)) >> 32).unwrap_or(u64::MAX)
+}
+
+/// `to / from` with 32 fractional bits.
+fn factor(to: u64, from: u64) -> u64 {
+    u64::try_from((u128::from(to) << 32) / u128::from(from.max(1))).unwrap_or(u64::MAX)
 }
 
 /// Learns the rate of the TSC and sets the origin of [`micros`].
@@ -57,6 +66,8 @@ fn scale(value: u64, to: u64, from: u64) -> u64 {
 pub fn init() {
     let hz = hypervisor_tsc_hz().unwrap_or_else(calibrate_by_pit);
     HZ.store(hz, Ordering::Relaxed);
+    NANOS_A_TICK.store(factor(1_000_000_000, hz), Ordering::Relaxed);
+    TICKS_A_NANO.store(factor(hz, 1_000_000_000), Ordering::Relaxed);
     START.store(now(), Ordering::Relaxed);
 }
 
@@ -94,5 +105,19 @@ fn pit_interval(count: u16) -> u64 {
         let ticks = now() - start;
         gate.write(before);
         ticks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{factor, multiply};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_day_is_right_to_a_millisecond_at_any_rate(hz in 1_000_000u64..5_000_000_000, seconds in 0u64..86_400) {
+            let nanos = multiply(seconds * hz, factor(1_000_000_000, hz));
+            prop_assert!(nanos.abs_diff(seconds * 1_000_000_000) < 1_000_000);
+        }
     }
 }

@@ -90,6 +90,14 @@ pub fn allocate(count: usize) -> Option<u64> {
     allocate_aligned(count, 1)
 }
 
+/// Contiguous frames that hold `bytes`, and zeroes after them: their physical address.
+pub fn allocate_filled(bytes: &[u8]) -> Option<u64> {
+    let address = allocate(bytes.len().div_ceil(PAGE_SIZE))?;
+    // SAFETY: the frames were just allocated, are at least as long, and RAM is identity-mapped.
+    unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len()) };
+    Some(address)
+}
+
 /// Gives frames back.
 ///
 /// # Safety

@@ -11,9 +11,11 @@ pub mod frames;
 pub mod interrupts;
 pub mod log;
 pub mod paging;
+pub mod pci;
 pub mod power;
 pub mod segments;
 pub mod serial;
+pub mod virtio;
 
 #[cfg(target_os = "none")]
 mod heap;

@@ -1,0 +1,305 @@
+//! One VM: the parts put together, and the run until something happens that the host must know.
+
+use super::{
+    exits::{self, Outcome},
+    linux,
+    memory::{GuestMemory, Page},
+    settings::Settings,
+    vcpu::{Event, Vcpu},
+};
+use crate::{
+    devices::{Chipset, RestartCause},
+    machine::{PAGE_SIZE, clock},
+    vmx::{ept::Ept, exit::Reason},
+};
+use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
+use crate::bits::Bitmap;
+
+/// What a guest is started, and restarted, from: files in the boot module, which stays where it is.
+#[derive(Clone, Debug)]
+pub struct GuestFiles {
+    /// A bzImage.
+    pub kernel: &'static [u8],
+    /// May be empty.
+    pub initrd: &'static [u8],
+    /// Memory and command line.
+    pub settings: Settings,
+}
+
+/// What a VM does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// It runs when it is its turn.
+    Running,
+    /// It may not run: its right to run is elsewhere, or not here yet.
+    Paused,
+    /// It cannot go on; the reason.
+    Stopped(String),
+}
+
+/// Why [`Vm::run_until`] came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The deadline, or an interrupt of the host.
+    Yield,
+    /// The guest waits for an interrupt.
+    Halted,
+    /// The guest restarted its OS.
+    Restart(RestartCause),
+    /// It touched a page that is not here yet.
+    PageMissing(u64),
+    /// It loaded CR3, from the first value to the second, while loads are watched.
+    AddressSpace(u64, u64),
+    /// It cannot go on.
+    Dead(String),
+}
+
+/// A virtual machine. (The order of the fields is the order in which they are dropped: who refers to memory goes first.)
+pub struct Vm {
+    /// Its name in the guests' archive.
+    pub name: String,
+    /// What it does.
+    pub activity: Activity,
+    /// Its CPU.
+    pub vcpu: Vcpu,
+    /// Its devices.
+    pub chipset: Chipset,
+    /// Exits by reason since it is here.
+    pub exits: BTreeMap<Reason, u64>,
+    /// Pages that a post-copy has not brought yet.
+    missing: Option<Bitmap>,
+    /// The missing page that the guest waits for.
+    waiting_for: Option<u64>,
+    /// Pages modified since a migration last asked, while one runs.
+    migration_log: Option<Bitmap>,
+    /// Pages modified since the sample began, while one runs.
+    sample_log: Option<Bitmap>,
+    /// Reused by each harvest.
+    scratch: Bitmap,
+    /// Restarts come from here.
+    pub files: Option<GuestFiles>,
+    ept: Ept,
+    /// Its RAM.
+    pub memory: GuestMemory,
+}
+
+impl Vm {
+    /// A VM with zeroed memory whose guest is not loaded.
+    ///
+    /// # Errors
+    /// One sentence: no memory, or a missing control.
+    pub fn new(name: &str, memory: u64, vpid: u16, unix_time: u64) -> Result<Self, String> {
+        let pages = usize::try_from(memory / PAGE_SIZE as u64).map_err(|_| "too much memory")?;
+        let memory = GuestMemory::new(pages).map_err(|why| {
+            format!("{why}: {} MiB wanted, {} MiB free", memory >> 20, crate::machine::frames::free_bytes() >> 20)
+        })?;
+        let ept = Ept::new(memory.host(), pages)?;
+        let vcpu = Vcpu::new(ept.pointer(), vpid)?;
+        let chipset = Chipset::new(unix_time, clock::to_nanos(vcpu.tsc()));
+        Ok(Self {
+            name: name.into(),
+            activity: Activity::Paused,
+            vcpu,
+            chipset,
+            exits: BTreeMap::new(),
+            missing: None,
+            waiting_for: None,
+            migration_log: None,
+            sample_log: None,
+            scratch: Bitmap::new(pages as u64),
+            files: None,
+            ept,
+            memory,
+        })
+    }
+
+    /// Loads the guest from its files and sets the vCPU to its start.
+    ///
+    /// # Errors
+    /// One sentence that says why the files cannot be loaded.
+    pub fn load(&mut self, files: GuestFiles) -> Result<(), String> {
+        let plan = linux::plan(files.kernel, files.initrd, &files.settings.command_line, self.memory.size())?;
+        for piece in &plan.pieces {
+            let (gpa, bytes) = piece.parts();
+            self.memory.write(gpa, bytes).map_err(|error| format!("{error}"))?;
+        }
+        self.vcpu.start(&plan, 0);
+        self.files = Some(files);
+        Ok(())
+    }
+
+    /// Starts the guest's OS again, as a machine's reset does: memory stays, but for what is loaded.
+    ///
+    /// # Errors
+    /// When the guest's files are not on this host.
+    pub fn restart(&mut self) -> Result<(), String> {
+        let files = self.files.clone().ok_or("the guest restarted its OS, and this host has not its kernel")?;
+        let tsc = self.vcpu.tsc();
+        self.load(files)?;
+        self.vcpu.set_tsc(tsc);
+        self.chipset.reset();
+        Ok(())
+    }
+
+    /// The guest's time in nanoseconds: its TSC, so it goes on over a migration.
+    pub fn now(&self) -> u64 {
+        clock::to_nanos(self.vcpu.tsc())
+    }
+
+    /// When a device of the guest needs attention, in TSC ticks of the host.
+    pub fn device_deadline(&self) -> Option<u64> {
+        let nanos = self.chipset.next_deadline()?;
+        Some(clock::from_nanos(nanos).wrapping_sub(self.vcpu.tsc_offset()))
+    }
+
+    /// Whether it could execute an instruction now.
+    pub fn is_runnable(&mut self) -> bool {
+        if self.activity != Activity::Running || self.waiting_for.is_some() {
+            return false;
+        }
+        self.chipset.advance(self.now());
+        !self.vcpu.halted || (self.chipset.interrupt_pending() && self.vcpu.can_take_interrupt())
+    }
+
+    /// Runs the guest until something happens, at the latest at `deadline` (TSC ticks of the host).
+    pub fn run_until(&mut self, deadline: u64) -> Stop {
+        loop {
+            self.deliver_interrupt();
+            if self.vcpu.halted {
+                return Stop::Halted;
+            }
+            let until = self.device_deadline().map_or(deadline, |device| device.min(deadline));
+            let reason = match self.vcpu.run(until) {
+                Ok(reason) => reason,
+                Err(number) => return Stop::Dead(format!("VM entry failed, VM-instruction error {number}")),
+            };
+            *self.exits.entry(reason).or_insert(0) += 1;
+            match exits::handle(self, reason) {
+                Outcome::Continue => {}
+                Outcome::Stop(stop) => return stop,
+            }
+            if clock::now() >= deadline {
+                return Stop::Yield;
+            }
+        }
+    }
+
+    fn deliver_interrupt(&mut self) {
+        self.chipset.advance(self.now());
+        if !self.chipset.interrupt_pending() {
+            self.vcpu.want_interrupt_window(false);
+        } else if self.vcpu.can_take_interrupt() {
+            self.vcpu.want_interrupt_window(false);
+            if let Some(vector) = self.chipset.acknowledge_interrupt() {
+                self.vcpu.halted = false;
+                self.vcpu.event = Some(Event::interrupt(vector));
+            }
+        } else if !self.vcpu.halted {
+            self.vcpu.want_interrupt_window(true);
+        }
+    }
+
+    /// Collects the pages modified since the last harvest, by the guest and by the hypervisor, into every log that is
+    /// open, and returns how many there were.
+    pub fn harvest(&mut self) -> u64 {
+        self.scratch.clear_all();
+        self.ept.harvest(&mut self.scratch);
+        self.memory.take_written(&mut self.scratch);
+        let count = self.scratch.count();
+        for log in [&mut self.migration_log, &mut self.sample_log].into_iter().flatten() {
+            log.or(&self.scratch);
+        }
+        count
+    }
+
+    /// Opens or closes the log of a migration. Opened, it holds nothing: the first round sends every page.
+    pub fn log_for_migration(&mut self, on: bool) {
+        self.migration_log = on.then(|| Bitmap::new(self.memory.pages() as u64));
+    }
+
+    /// Moves what the migration's log holds, harvested up to now, to `dirty`.
+    pub fn take_migration_log(&mut self, dirty: &mut Bitmap) {
+        self.harvest();
+        if let Some(log) = &mut self.migration_log {
+            dirty.or(log);
+            log.clear_all();
+        }
+    }
+
+    /// Opens or closes the log of a sample.
+    pub fn log_for_sample(&mut self, on: bool) {
+        self.sample_log = on.then(|| Bitmap::new(self.memory.pages() as u64));
+    }
+
+    /// Whether a page was modified since the sample began.
+    pub fn written_in_sample(&mut self, gfn: u64) -> bool {
+        self.ept.is_dirty(gfn) || self.sample_log.as_ref().is_some_and(|log| log.test(gfn))
+    }
+
+    /// Every page is missing until [`Vm::install`] brings it.
+    pub fn all_missing(&mut self) {
+        let pages = self.memory.pages() as u64;
+        let mut missing = Bitmap::new(pages);
+        missing.set_all();
+        self.missing = Some(missing);
+        self.ept.revoke_all();
+    }
+
+    /// Whether a page has not come yet.
+    pub fn is_missing(&self, gfn: u64) -> bool {
+        self.missing.as_ref().is_some_and(|missing| missing.test(gfn))
+    }
+
+    /// Writes a page that came from the source; `None` is a page of zeroes. It counts as modified.
+    pub fn install(&mut self, gfn: u64, page: Option<&Page>) {
+        let was_missing = self.is_missing(gfn);
+        match (page, self.memory.page_mut(gfn)) {
+            (_, None) => return,
+            (Some(page), Some(place)) => place.copy_from_slice(page),
+            // A page that was never written here is still zero.
+            (None, Some(place)) => {
+                if !was_missing {
+                    place.fill(0);
+                }
+            }
+        }
+        if was_missing {
+            self.ept.grant(gfn);
+            if let Some(missing) = &mut self.missing {
+                missing.clear(gfn);
+            }
+            if self.waiting_for == Some(gfn) {
+                self.waiting_for = None;
+            }
+        }
+    }
+
+    /// Every page is here.
+    pub fn none_missing(&mut self) {
+        if self.missing.take().is_some() {
+            self.ept.grant_all();
+        }
+        self.waiting_for = None;
+    }
+
+    /// The guest waits for a page.
+    pub fn wait_for(&mut self, gfn: u64) {
+        self.waiting_for = Some(gfn);
+    }
+
+    /// Reads one page-table root's user half: whether nothing is mapped there.
+    pub fn user_half_is_empty(&self, gfn: u64) -> bool {
+        const USER_HALF: usize = PAGE_SIZE / 2;
+        self.memory.page(gfn).and_then(|page| page.get(..USER_HALF)).is_none_or(|half| half.iter().all(|byte| *byte == 0))
+    }
+
+    /// Exits by reason, for reports.
+    pub fn exit_counts(&self) -> Vec<(&'static str, u64)> {
+        self.exits.iter().map(|(reason, count)| (reason.name(), *count)).collect()
+    }
+
+    /// Bytes of tables and logs that this VM costs the host beside its memory.
+    pub fn overhead(&self) -> usize {
+        self.ept.size()
+    }
+}

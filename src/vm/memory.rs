@@ -1,0 +1,115 @@
+//! A guest's RAM: one contiguous run of host memory, reached through checked guest-physical addresses.
+//!
+//! Whatever the hypervisor writes here is noted as modified: EPT dirty flags do not see it (SDM 29.3.5), and the
+//! identifier and a migration must.
+#![allow(unsafe_code)]
+
+use crate::machine::{PAGE_SIZE, frames};
+use crate::bits::Bitmap;
+
+/// One page.
+pub type Page = [u8; PAGE_SIZE];
+
+/// A guest-physical range that is not all RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory {
+    /// Where the access began.
+    pub gpa: u64,
+    /// Bytes.
+    pub length: usize,
+}
+
+impl core::fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "guest-physical {:#x}, {} bytes, lies outside the guest's memory", self.gpa, self.length)
+    }
+}
+
+/// The RAM of one guest, from guest-physical 0.
+#[derive(Debug)]
+pub struct GuestMemory {
+    host: u64,
+    pages: usize,
+    written: Bitmap,
+}
+
+/// 2 MiB in pages: guests' memory starts at such a boundary, so that large leaves stay possible.
+const LARGE: usize = 512;
+
+impl GuestMemory {
+    /// Zeroed memory of `pages` pages.
+    ///
+    /// # Errors
+    /// One line, when the host has no contiguous room.
+    pub fn new(pages: usize) -> Result<Self, &'static str> {
+        let host = frames::allocate_aligned(pages, LARGE).ok_or("the host has too little memory for the guest")?;
+        Ok(Self { host, pages, written: Bitmap::new(pages as u64) })
+    }
+
+    /// Pages.
+    pub fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        (self.pages * PAGE_SIZE) as u64
+    }
+
+    /// Where it lies in host-physical memory.
+    pub fn host(&self) -> u64 {
+        self.host
+    }
+
+    /// A page, if there is one.
+    pub fn page(&self, gfn: u64) -> Option<&Page> {
+        let gfn = usize::try_from(gfn).ok().filter(|gfn| *gfn < self.pages)?;
+        // SAFETY: the frames are this value's alone, identity-mapped, and `gfn` is inside. The guest may write them, but
+        // not while the host runs: there is one vCPU, and it runs on this CPU.
+        Some(unsafe { &*((self.host + (gfn * PAGE_SIZE) as u64) as *const Page) })
+    }
+
+    /// A page to write; it counts as modified.
+    pub fn page_mut(&mut self, gfn: u64) -> Option<&mut Page> {
+        let index = usize::try_from(gfn).ok().filter(|index| *index < self.pages)?;
+        self.written.set(gfn);
+        // SAFETY: as in `page`, and `self` is borrowed mutably.
+        Some(unsafe { &mut *((self.host + (index * PAGE_SIZE) as u64) as *mut Page) })
+    }
+
+    /// Copies into the guest.
+    ///
+    /// # Errors
+    /// When a byte of it lies outside; nothing is written then.
+    pub fn write(&mut self, gpa: u64, bytes: &[u8]) -> Result<(), OutOfMemory> {
+        let error = OutOfMemory { gpa, length: bytes.len() };
+        let end = gpa.checked_add(bytes.len() as u64).filter(|end| *end <= self.size()).ok_or(error)?;
+        let (mut at, mut rest) = (gpa, bytes);
+        while at < end {
+            let offset = (at % PAGE_SIZE as u64) as usize;
+            let (now, later) = rest.split_at(rest.len().min(PAGE_SIZE - offset));
+            let page = self.page_mut(at / PAGE_SIZE as u64).ok_or(error)?;
+            page.get_mut(offset..offset + now.len()).ok_or(error)?.copy_from_slice(now);
+            at += now.len() as u64;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Adds the pages that the hypervisor wrote since the last call to `dirty`, and forgets them.
+    pub fn take_written(&mut self, dirty: &mut Bitmap) -> u64 {
+        let count = self.written.count();
+        if count > 0 {
+            dirty.or(&self.written);
+            self.written.clear_all();
+        }
+        count
+    }
+}
+
+impl Drop for GuestMemory {
+    fn drop(&mut self) {
+        // SAFETY: the EPT and the vCPU that referred to it are dropped with the same VM.
+        unsafe { frames::free(self.host, self.pages) };
+    }
+}
