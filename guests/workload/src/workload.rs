@@ -1,0 +1,163 @@
+//! Runs a workload: beats, works a slice, sleeps until either is due.
+
+use crate::clock::{self, MILLISECOND, Nanos};
+use crate::console;
+use crate::heartbeat::{Counts, Heartbeat};
+use crate::options::{Options, UnrulyOptions, Work};
+use crate::pace::Pace;
+use crate::pattern::{Mismatch, Range};
+use crate::process;
+use crate::storm::Storm;
+
+/// The time from one slice of work to the next.
+const SLICE: Nanos = 10 * MILLISECOND;
+
+/// Pages verified in a slice of `calm`: 2000 a second, some 4 % of a CPU of 60 million instructions a second.
+const CALM_VERIFIED: u64 = 20;
+
+/// Pages verified at each slice, or beat, of the workloads that are not about memory.
+const LIGHT_VERIFIED: u64 = 8;
+
+/// Pages that `unruly` writes before it looks at the clock again when it writes as fast as it can.
+const UNBOUNDED_PORTION: u64 = 32;
+
+/// So many errors are printed; the others are counted only.
+const ERRORS_PRINTED: u64 = 20;
+
+/// Runs for ever, or until `reboot` restarts the guest.
+pub fn run(options: &Options) -> ! {
+    let mut memory = Memory {
+        range: Range::new(options.range_pages),
+        counts: Counts::default(),
+    };
+    console::line(&format!("start {}", options.work.name()));
+    let start = clock::now();
+    let mut activity = Activity::new(&options.work, start);
+    let mut heartbeat = Heartbeat::new(start);
+    loop {
+        let now = clock::now();
+        if let Some(line) = heartbeat.beat(now, &memory.counts) {
+            console::line(&line);
+            activity.reap(&mut memory.counts);
+            memory.verify(LIGHT_VERIFIED);
+            if let Work::Reboot { after } = options.work
+                && heartbeat.number() >= after
+            {
+                restart()
+            }
+        }
+        let next = activity.step(now, &mut memory).min(heartbeat.deadline());
+        if next > now {
+            clock::sleep_until(next);
+        }
+    }
+}
+
+/// The checked range, and what was counted.
+struct Memory {
+    range: Range,
+    counts: Counts,
+}
+
+impl Memory {
+    fn verify(&mut self, pages: u64) {
+        for _ in 0..pages {
+            let mismatch = self.range.verify_next();
+            self.note(mismatch);
+        }
+    }
+
+    fn write(&mut self, pages: u64) {
+        for _ in 0..pages {
+            let mismatch = self.range.write_next();
+            self.note(mismatch);
+        }
+        self.counts.pages_written += pages;
+    }
+
+    fn note(&mut self, mismatch: Option<Mismatch>) {
+        let Some(Mismatch {
+            page,
+            word,
+            expected,
+            found,
+        }) = mismatch
+        else {
+            return;
+        };
+        self.counts.errors += 1;
+        if self.counts.errors <= ERRORS_PRINTED {
+            console::line(&format!(
+                "error: page {page} word {word}: expected {expected:#x} found {found:#x}"
+            ));
+        }
+    }
+}
+
+/// What a workload does between the beats.
+enum Activity {
+    Nothing,
+    Calm(Pace),
+    Paced(Pace),
+    Unbounded,
+    Storm(Storm),
+}
+
+impl Activity {
+    fn new(work: &Work, now: Nanos) -> Self {
+        match work {
+            Work::Idle | Work::Reboot { .. } => Self::Nothing,
+            Work::Calm { pages_per_second } => Self::Calm(Pace::new(*pages_per_second, now)),
+            Work::Unruly(UnrulyOptions {
+                pages_per_second: 0,
+            }) => Self::Unbounded,
+            Work::Unruly(UnrulyOptions { pages_per_second }) => {
+                Self::Paced(Pace::new(*pages_per_second, now))
+            }
+            Work::Storm(options) => Self::Storm(Storm::new(options, now)),
+        }
+    }
+
+    /// Reaps who has ended: as init we inherit every orphan.
+    fn reap(&mut self, counts: &mut Counts) {
+        match self {
+            Self::Storm(storm) => storm.reap(counts),
+            _ => while process::reap().is_some() {},
+        }
+    }
+
+    /// Works a slice; returns when the next is due.
+    fn step(&mut self, now: Nanos, memory: &mut Memory) -> Nanos {
+        match self {
+            Self::Nothing => return Nanos::MAX,
+            Self::Calm(pace) => {
+                memory.verify(CALM_VERIFIED);
+                memory.write(pace.due(now));
+            }
+            Self::Paced(pace) => memory.write(pace.due(now)),
+            Self::Unbounded => {
+                memory.write(UNBOUNDED_PORTION);
+                return now;
+            }
+            Self::Storm(storm) => {
+                storm.step(now, &mut memory.counts);
+                memory.verify(LIGHT_VERIFIED);
+            }
+        }
+        now + SLICE
+    }
+}
+
+/// Restarts the guest's OS.
+fn restart() -> ! {
+    console::line("restarting");
+    console::drain();
+    nix::unistd::sync();
+    match nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_AUTOBOOT) {
+        Ok(never) => match never {},
+        Err(error) => {
+            console::line(&format!("cannot restart: {error}"));
+            std::process::exit(1)
+        }
+    }
+}
