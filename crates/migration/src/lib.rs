@@ -1,2 +1,8 @@
 #![cfg_attr(not(test), no_std)]
-//! migration
+//! Live migration without I/O.
+
+extern crate alloc;
+
+mod bitmap;
+
+pub use bitmap::Bitmap;

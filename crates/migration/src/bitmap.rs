@@ -1,0 +1,248 @@
+//! A set of pages: one bit a guest frame number, scanned by words of 64.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+const BITS: u64 = 64;
+
+/// A set of guest frame numbers below a fixed count. A number outside is in no set: testing it is false, setting it
+/// does nothing, so a number that is still a claim can do no harm here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bitmap {
+    words: Vec<u64>,
+    pages: u64,
+}
+
+impl Bitmap {
+    /// An empty set of frame numbers below `pages`.
+    #[must_use]
+    pub fn new(pages: u64) -> Self {
+        let words = usize::try_from(pages.div_ceil(BITS)).unwrap_or(usize::MAX);
+        Self { words: vec![0; words], pages }
+    }
+
+    /// The set of all frame numbers below `pages`.
+    #[must_use]
+    pub fn full(pages: u64) -> Self {
+        let mut bitmap = Self::new(pages);
+        bitmap.set_all();
+        bitmap
+    }
+
+    /// One more than the highest frame number that it can hold.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Word index and mask of a page that lies inside.
+    fn place(&self, gfn: u64) -> Option<(usize, u64)> {
+        if gfn >= self.pages {
+            return None;
+        }
+        usize::try_from(gfn / BITS).ok().map(|index| (index, 1 << (gfn % BITS)))
+    }
+
+    /// Adds a page. Returns whether it is new.
+    pub fn set(&mut self, gfn: u64) -> bool {
+        let Some((index, mask)) = self.place(gfn) else { return false };
+        let Some(word) = self.words.get_mut(index) else { return false };
+        let new = *word & mask == 0;
+        *word |= mask;
+        new
+    }
+
+    /// Removes a page. Returns whether it was there.
+    pub fn clear(&mut self, gfn: u64) -> bool {
+        let Some((index, mask)) = self.place(gfn) else { return false };
+        let Some(word) = self.words.get_mut(index) else { return false };
+        let there = *word & mask != 0;
+        *word &= !mask;
+        there
+    }
+
+    /// Whether a page is in the set.
+    #[must_use]
+    pub fn test(&self, gfn: u64) -> bool {
+        self.place(gfn).and_then(|(index, mask)| self.words.get(index).map(|word| word & mask != 0)).unwrap_or(false)
+    }
+
+    /// How many pages are in the set.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    /// Whether no page is in the set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| *word == 0)
+    }
+
+    /// Adds every page.
+    pub fn set_all(&mut self) {
+        self.words.fill(u64::MAX);
+        self.trim();
+    }
+
+    /// Removes every page.
+    pub fn clear_all(&mut self) {
+        self.words.fill(0);
+    }
+
+    /// Adds the pages of another set.
+    pub fn or(&mut self, other: &Self) {
+        for (word, more) in self.words.iter_mut().zip(&other.words) {
+            *word |= more;
+        }
+        self.trim();
+    }
+
+    /// Keeps the pages that are in both sets.
+    pub fn and(&mut self, other: &Self) {
+        let others = other.words.iter().copied().chain(core::iter::repeat(0));
+        for (word, kept) in self.words.iter_mut().zip(others) {
+            *word &= kept;
+        }
+    }
+
+    /// Removes the pages of another set.
+    pub fn subtract(&mut self, other: &Self) {
+        for (word, less) in self.words.iter_mut().zip(&other.words) {
+            *word &= !less;
+        }
+    }
+
+    /// Turns the set into that of the pages that are not in it.
+    pub fn invert(&mut self) {
+        for word in &mut self.words {
+            *word = !*word;
+        }
+        self.trim();
+    }
+
+    /// The first page at or after `from`.
+    #[must_use]
+    pub fn next_set(&self, from: u64) -> Option<u64> {
+        let (first, _) = self.place(from)?;
+        let mut mask = u64::MAX << (from % BITS);
+        for (index, word) in self.words.iter().enumerate().skip(first) {
+            let found = word & mask;
+            if found != 0 {
+                return Some(index as u64 * BITS + u64::from(found.trailing_zeros()));
+            }
+            mask = u64::MAX;
+        }
+        None
+    }
+
+    /// The last page at or before `from`.
+    #[must_use]
+    pub fn previous_set(&self, from: u64) -> Option<u64> {
+        let from = from.min(self.pages.checked_sub(1)?);
+        let (last, _) = self.place(from)?;
+        let mut mask = u64::MAX >> (BITS - 1 - from % BITS);
+        for index in (0..=last).rev() {
+            let found = self.words.get(index)? & mask;
+            if found != 0 {
+                return Some(index as u64 * BITS + BITS - 1 - u64::from(found.leading_zeros()));
+            }
+            mask = u64::MAX;
+        }
+        None
+    }
+
+    /// The pages, in order.
+    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        let mut from = 0;
+        core::iter::from_fn(move || {
+            let gfn = self.next_set(from)?;
+            from = gfn + 1;
+            Some(gfn)
+        })
+    }
+
+    /// The set as words, lowest page in the lowest bit of the first.
+    #[must_use]
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// Replaces a word. Bits outside are dropped. Returns whether there is such a word.
+    pub fn set_word(&mut self, index: usize, value: u64) -> bool {
+        let Some(word) = self.words.get_mut(index) else { return false };
+        *word = value;
+        self.trim();
+        true
+    }
+
+    /// Drops the bits of the last word that stand for no page.
+    fn trim(&mut self) {
+        let used = self.pages % BITS;
+        if used != 0
+            && let Some(last) = self.words.last_mut()
+        {
+            *last &= (1 << used) - 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Bitmap;
+    use alloc::collections::BTreeSet;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_page_outside_is_in_no_set() {
+        let mut bitmap = Bitmap::full(70);
+        assert_eq!(bitmap.count(), 70);
+        assert!(!bitmap.set(70) && !bitmap.set(u64::MAX) && !bitmap.clear(70) && !bitmap.test(70));
+        assert_eq!((bitmap.next_set(70), bitmap.next_set(u64::MAX)), (None, None));
+        assert_eq!(bitmap.previous_set(u64::MAX), Some(69));
+        assert!(Bitmap::full(0).is_empty() && Bitmap::new(0).previous_set(3).is_none());
+    }
+
+    #[test]
+    fn the_complement_of_the_full_set_is_empty() {
+        let mut bitmap = Bitmap::full(130);
+        bitmap.invert();
+        assert!(bitmap.is_empty());
+        bitmap.or(&Bitmap::full(1000));
+        assert_eq!(bitmap, Bitmap::full(130));
+        bitmap.set_word(2, u64::MAX);
+        assert_eq!(bitmap, Bitmap::full(130));
+        assert!(!bitmap.set_word(3, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_set(
+            pages in 1u64..300,
+            ops in proptest::collection::vec((0u64..310, any::<bool>()), 0..200),
+            other in proptest::collection::btree_set(0u64..300, 0..100),
+            from in 0u64..320,
+        ) {
+            let (mut bitmap, mut model) = (Bitmap::new(pages), BTreeSet::new());
+            for (gfn, add) in ops {
+                if add {
+                    prop_assert_eq!(bitmap.set(gfn), gfn < pages && model.insert(gfn));
+                } else {
+                    prop_assert_eq!(bitmap.clear(gfn), model.remove(&gfn));
+                }
+            }
+            prop_assert_eq!(bitmap.count(), model.len() as u64);
+            prop_assert_eq!(bitmap.next_set(from), model.range(from..).next().copied());
+            prop_assert_eq!(bitmap.previous_set(from), model.range(..=from).next_back().copied());
+            prop_assert_eq!(bitmap.iter().collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
+            let mut second = Bitmap::new(pages);
+            for gfn in &other { second.set(*gfn); }
+            let (mut both, mut less) = (bitmap.clone(), bitmap.clone());
+            both.and(&second);
+            less.subtract(&second);
+            prop_assert_eq!(both.count() + less.count(), bitmap.count());
+            prop_assert!(both.iter().all(|gfn| model.contains(&gfn) && other.contains(&gfn)));
+        }
+    }
+}
