@@ -21,9 +21,7 @@ mod reset;
 mod uart;
 
 #[cfg(test)]
-mod linux_tests;
-#[cfg(test)]
-mod wild_tests;
+mod tests;
 
 pub use chipset::Chipset;
 pub use ports::UnknownPorts;
