@@ -6,7 +6,8 @@
 use super::paging;
 use alloc::vec::Vec;
 use virtio_drivers::transport::pci::bus::{
-    CapabilityInfo,    Command, ConfigurationAccess, DeviceFunction, DeviceFunctionInfo, HeaderType, PciRoot,
+    CapabilityInfo, Command, ConfigurationAccess, DeviceFunction, DeviceFunctionInfo, HeaderType,
+    PciRoot,
 };
 use x86_64::instructions::port::Port;
 
@@ -139,7 +140,12 @@ pub fn route_msix(
     paging::map_mmio(entry, ENTRY_BYTES as usize)?;
 
     let entry = entry as *mut u32;
-    let message = [0xfee0_0000 | u32::from(apic_id) << 12, 0, u32::from(vector), 0];
+    let message = [
+        0xfee0_0000 | u32::from(apic_id) << 12,
+        0,
+        u32::from(vector),
+        0,
+    ];
     for (index, word) in message.into_iter().enumerate() {
         // SAFETY: the entry lies in the device's own BAR (checked above), mapped uncached, and is 16 bytes long. The
         // message can only raise an interrupt that is counted.

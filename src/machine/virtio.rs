@@ -42,7 +42,10 @@ unsafe impl Hal for IdentityHal {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let address = frames::allocate(pages).unwrap_or(0);
         // Address 0 tells virtio-drivers that there was no memory.
-        (address, NonNull::new(address as *mut u8).unwrap_or(NonNull::dangling()))
+        (
+            address,
+            NonNull::new(address as *mut u8).unwrap_or(NonNull::dangling()),
+        )
     }
 
     unsafe fn dma_dealloc(address: PhysAddr, _: NonNull<u8>, pages: usize) -> i32 {
@@ -170,7 +173,9 @@ impl<H: Hal> Ring<H> {
             Direction::Transmit => unsafe { self.queue.add(&[bytes], &mut []) },
         };
         let Ok(token) = token else { return false };
-        let Some(lent) = self.lent.get_mut(usize::from(token)) else { return false };
+        let Some(lent) = self.lent.get_mut(usize::from(token)) else {
+            return false;
+        };
         *lent = Some((buffer, length as u32));
         if let Some(ours) = self.ours.get_mut(slot) {
             *ours = false;
@@ -184,7 +189,9 @@ impl<H: Hal> Ring<H> {
     /// # Errors
     /// When the device names a buffer that it does not have.
     pub fn reclaim(&mut self) -> Result<Option<(u16, usize)>, Broken> {
-        let Some(token) = self.queue.peek_used() else { return Ok(None) };
+        let Some(token) = self.queue.peek_used() else {
+            return Ok(None);
+        };
         // The token is the device's claim: only one that is lent may go to pop_used, which trusts it.
         let lent = self.lent.get_mut(usize::from(token)).ok_or(Broken)?;
         let (buffer, length) = lent.take().ok_or(Broken)?;
@@ -274,7 +281,12 @@ pub fn find() -> Result<Found, &'static str> {
     if offered & VERSION_1 == 0 {
         return Err("the virtio network card is of the legacy kind only");
     }
-    Ok(Found { pci, function, transport, offered })
+    Ok(Found {
+        pci,
+        function,
+        transport,
+        offered,
+    })
 }
 
 impl Found {
@@ -301,9 +313,14 @@ impl Found {
         interrupt: Option<(u8, u8)>,
     ) -> Result<VirtioNet, &'static str> {
         let agreed = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK;
-        self.transport.write_driver_features(self.offered & features | VERSION_1);
+        self.transport
+            .write_driver_features(self.offered & features | VERSION_1);
         self.transport.set_status(agreed);
-        if !self.transport.get_status().contains(DeviceStatus::FEATURES_OK) {
+        if !self
+            .transport
+            .get_status()
+            .contains(DeviceStatus::FEATURES_OK)
+        {
             return Err("the virtio network card refuses our choice of features");
         }
         let registers = Registers::map(&mut self.pci, self.function)?;
@@ -315,14 +332,23 @@ impl Found {
             // SAFETY: the ring goes into a `VirtioNet`, which resets the device first when it is dropped. Where an
             // error ends this function before that, DRIVER_OK was never set, and the device uses no ring yet.
             unsafe { Ring::new(&mut self.transport, queue, direction, count, buffer_length) }
-                .map_err(|_| "the virtio network card's rings cannot be set up (each must hold 256)")
+                .map_err(
+                    |_| "the virtio network card's rings cannot be set up (each must hold 256)",
+                )
         };
         let receive = ring(RECEIVE_QUEUE, Direction::Receive)?;
         let transmit = ring(TRANSMIT_QUEUE, Direction::Transmit)?;
-        let doorbells =
-            [registers.doorbell(RECEIVE_QUEUE)?, registers.doorbell(TRANSMIT_QUEUE)?];
+        let doorbells = [
+            registers.doorbell(RECEIVE_QUEUE)?,
+            registers.doorbell(TRANSMIT_QUEUE)?,
+        ];
         self.transport.set_status(agreed | DeviceStatus::DRIVER_OK);
-        Ok(VirtioNet { transport: self.transport, receive, transmit, doorbells })
+        Ok(VirtioNet {
+            transport: self.transport,
+            receive,
+            transmit,
+            doorbells,
+        })
     }
 }
 
@@ -343,7 +369,9 @@ impl VirtioNet {
 
     /// Whether the device says that it needs a reset.
     pub fn needs_reset(&self) -> bool {
-        self.transport.get_status().contains(DeviceStatus::DEVICE_NEEDS_RESET)
+        self.transport
+            .get_status()
+            .contains(DeviceStatus::DEVICE_NEEDS_RESET)
     }
 }
 
@@ -378,8 +406,13 @@ impl Registers {
 
     fn map(pci: &mut pci::Pci, function: DeviceFunction) -> Result<Self, &'static str> {
         const NONE: &str = "the virtio network card lacks a register structure";
-        let (common, _, _) =
-            structure(pci, function, VIRTIO_PCI_CAP_COMMON_CFG, Self::COMMON_LENGTH).ok_or(NONE)?;
+        let (common, _, _) = structure(
+            pci,
+            function,
+            VIRTIO_PCI_CAP_COMMON_CFG,
+            Self::COMMON_LENGTH,
+        )
+        .ok_or(NONE)?;
         let (notify, length, capability) =
             structure(pci, function, VIRTIO_PCI_CAP_NOTIFY_CFG, 2).ok_or(NONE)?;
         Ok(Self {
@@ -416,7 +449,10 @@ impl Registers {
         if offset % 2 != 0 || offset + 2 > self.notify_length {
             return Err("the virtio network card's notification register lies nowhere");
         }
-        Ok(Doorbell { address: self.notify + offset, queue })
+        Ok(Doorbell {
+            address: self.notify + offset,
+            queue,
+        })
     }
 }
 
