@@ -1,0 +1,166 @@
+use super::*;
+
+fn read(line: &str) -> Command {
+    Command::parse(line).expect(line)
+}
+
+fn refused(line: &str) -> String {
+    Command::parse(line).expect_err(line).to_string()
+}
+
+#[test]
+fn commands_of_one_word_are_read() {
+    assert_eq!(read("status"), Command::Status);
+    assert_eq!(read("  quit "), Command::Quit);
+    assert_eq!(read("policy robust"), Command::Policy(PolicyName::Robust));
+    let vm = "linux".to_string();
+    assert_eq!(read("cancel vm=linux"), Command::Cancel { vm });
+}
+
+#[test]
+fn a_migration_has_defaults() {
+    let Command::Migrate(migrate) = read("migrate vm=linux to=10.0.0.2:4444") else {
+        panic!("not a migration");
+    };
+    let to = Target::Host(SocketAddrV4::new([10, 0, 0, 2].into(), 4444));
+    assert_eq!((migrate.vm.as_str(), migrate.to), ("linux", to));
+    assert_eq!(
+        (migrate.path, migrate.policy, migrate.verify),
+        (PathRequest::Auto, None, false)
+    );
+    assert_eq!((migrate.ts, migrate.latency), (DEFAULT_TS, Duration::ZERO));
+    assert_eq!(migrate.downtime_limit, Duration::from_millis(300));
+    assert_eq!(
+        (migrate.tp, migrate.td, migrate.bandwidth),
+        (None, None, None)
+    );
+}
+
+#[test]
+fn a_migration_takes_every_key_in_any_order() {
+    let line = "migrate verify=yes downtime-limit=50ms latency=100us bandwidth=125000000 td=1/122 tp=4 \
+                ts=1s policy=robust path=hybrid to=memory vm=tiny";
+    let expected = Migrate {
+        vm: "tiny".to_string(),
+        to: Target::Memory,
+        path: PathRequest::Hybrid,
+        policy: Some(PolicyName::Robust),
+        ts: Duration::from_secs(1),
+        tp: Some(Ratio::whole(4)),
+        td: Ratio::new(1, 122),
+        bandwidth: NonZeroU64::new(125_000_000),
+        latency: Duration::from_micros(100),
+        downtime_limit: Duration::from_millis(50),
+        verify: true,
+    };
+    assert_eq!(read(line), Command::Migrate(expected));
+}
+
+#[test]
+fn every_path_is_read_by_its_own_word() {
+    for path in PathRequest::ALL {
+        let line = alloc::format!("migrate vm=a to=memory path={}", path.text());
+        assert!(matches!(read(&line), Command::Migrate(Migrate { path: p, .. }) if p == path));
+    }
+}
+
+#[test]
+fn a_bandwidth_of_zero_is_no_limit() {
+    let line = "migrate vm=a to=memory bandwidth=0";
+    let unlimited = matches!(read(line), Command::Migrate(m) if m.bandwidth.is_none());
+    assert!(unlimited);
+}
+
+#[test]
+fn input_keeps_the_text_as_it_was_typed() {
+    let typed = |line: &str| match read(line) {
+        Command::Input { vm, text } => (vm, text),
+        other => panic!("{other:?}"),
+    };
+    let pair = |vm: &str, text: &str| (vm.to_string(), text.to_string());
+    assert_eq!(
+        typed("input vm=linux echo  a=b "),
+        pair("linux", "echo  a=b ")
+    );
+    assert_eq!(typed("input vm=linux"), pair("linux", ""));
+}
+
+#[test]
+fn recover_needs_a_host() {
+    let to = SocketAddrV4::new([10, 0, 0, 2].into(), 4444);
+    let vm = "a".to_string();
+    assert_eq!(
+        read("recover vm=a to=10.0.0.2:4444"),
+        Command::Recover { vm, to }
+    );
+    let message = "`to=memory` cannot be used: to takes IP:PORT";
+    assert_eq!(refused("recover vm=a to=memory"), message);
+}
+
+#[test]
+fn errors_say_what_was_wrong() {
+    assert_eq!(refused(" "), "no command");
+    assert_eq!(refused("migrat vm=a"), "unknown command `migrat`");
+    assert_eq!(refused("status now"), "`status` does not take `now`");
+    assert_eq!(refused("migrate to=memory"), "`migrate` needs vm=NAME");
+    assert_eq!(
+        refused("migrate vm=a"),
+        "`migrate` needs to=IP:PORT or to=memory"
+    );
+    assert_eq!(refused("cancel vm=a to=memory"), "unknown option `to`");
+    assert_eq!(refused("cancel a"), "`a` needs a value: a=...");
+    assert_eq!(refused("cancel vm=a vm=b"), "`vm` is given twice");
+    assert_eq!(
+        refused("policy best"),
+        "`policy` needs a name: paper or robust"
+    );
+    let td = "`td=1/0` cannot be used: td takes N or N/M, M not 0";
+    assert_eq!(refused("migrate vm=a to=memory td=1/0"), td);
+    let long = "s".repeat(LONGEST_LINE + 1);
+    assert_eq!(refused(&long), "a command has at most 1024 bytes");
+}
+
+#[test]
+fn no_line_panics() {
+    let pieces = [
+        "migrate",
+        "vm=",
+        "input",
+        "=",
+        " ",
+        "é",
+        "\u{0}",
+        "td=",
+        "/",
+        "9999999999999999999999",
+        "ms",
+    ];
+    for a in pieces {
+        for b in pieces {
+            for c in pieces {
+                let _ = Command::parse(&alloc::format!("{a}{b} {c}"));
+                let _ = Command::parse(&alloc::format!("{a} {b}{c}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn robust_takes_td_from_the_link_unless_one_was_given() {
+    let link = Some(Ratio::whole(122));
+    let calm = qavns::Sample {
+        start: qavns::Reading::default(),
+        end: qavns::Reading::default(),
+        ts: DEFAULT_TS,
+        jiffy: Duration::from_millis(4),
+        harvest_period: Duration::from_millis(100),
+    };
+    let td = |name: PolicyName, td, link| name.rule(None, td, link).decide(&calm).td;
+    assert_eq!(Some(td(PolicyName::Robust, None, link)), Ratio::new(1, 122));
+    assert_eq!(
+        td(PolicyName::Robust, Some(Ratio::whole(9)), link),
+        Ratio::whole(9)
+    );
+    assert_eq!(td(PolicyName::Robust, None, None), DEFAULT_TD);
+    assert_eq!(td(PolicyName::Paper, None, link), DEFAULT_TD);
+}

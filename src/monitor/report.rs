@@ -1,0 +1,293 @@
+//! The objects of `report.json`, in its words. What does not apply is absent.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use qavns::{Decision, Identifier, Margin, Ratio, Sample};
+use serde::{Serialize, Serializer};
+
+use super::command::PathRequest;
+
+/// A duration that is written as a number of milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Milliseconds(pub Duration);
+
+impl Serialize for Milliseconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // From whole microseconds, so that the text ends after three places.
+        let micros = u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX);
+        #[allow(clippy::cast_precision_loss, reason = "exact for the first 285 years")]
+        serializer.serialize_f64(micros as f64 / 1000.0)
+    }
+}
+
+impl From<Duration> for Milliseconds {
+    fn from(duration: Duration) -> Self {
+        Self(duration)
+    }
+}
+
+/// `sample`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SampleReport {
+    /// Sampling time.
+    pub ts: Milliseconds,
+    /// Period of the tick.
+    pub jiffy: Milliseconds,
+    /// Period at which dirty flags were collected.
+    pub harvest_period: Milliseconds,
+    /// Identifier at the start.
+    pub start: String,
+    /// Identifier at the end.
+    pub end: String,
+    /// Identifier after each harvest.
+    pub identifiers: Vec<IdentifierAt>,
+    /// Restarts of the guest's OS during the sample.
+    pub restarts: u64,
+    /// Births of processes.
+    pub births: u64,
+    /// Deaths of processes.
+    pub deaths: u64,
+    /// Pages found modified.
+    pub pages_modified: u64,
+}
+
+/// An identifier and when it was read.
+#[derive(Clone, Debug, Serialize)]
+pub struct IdentifierAt {
+    /// Since the image started.
+    pub at: Milliseconds,
+    /// The identifier.
+    pub id: String,
+}
+
+impl SampleReport {
+    /// The record of a sample and of the identifiers seen on the way.
+    #[must_use]
+    pub fn new(sample: &Sample, identifiers: &[(Duration, Identifier)]) -> Self {
+        let identifiers = identifiers.iter().map(|(at, id)| IdentifierAt {
+            at: (*at).into(),
+            id: id.to_string(),
+        });
+        Self {
+            ts: sample.ts.into(),
+            jiffy: sample.jiffy.into(),
+            harvest_period: sample.harvest_period.into(),
+            start: sample.start.identifier.to_string(),
+            end: sample.end.identifier.to_string(),
+            identifiers: identifiers.collect(),
+            restarts: sample.restarts(),
+            births: sample.births(),
+            deaths: sample.deaths(),
+            pages_modified: sample.pages_modified(),
+        }
+    }
+}
+
+/// `decision`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DecisionReport {
+    /// The policy that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<&'static str>,
+    /// The path that is taken.
+    pub path: &'static str,
+    /// What the policy saw.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<&'static str>,
+    /// Threshold Tp, jiffies for each birth or death, as `N/M`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tp: Option<String>,
+    /// Threshold Td, jiffies for each modified page, as `N/M`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub td: Option<String>,
+    /// How near it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub margin: Option<MarginReport>,
+    /// `policy`, or `user` when the path was asked for.
+    pub chosen_by: &'static str,
+}
+
+/// `decision.margin`: the line that fired, or else came nearest, as `left < right`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MarginReport {
+    /// The comparison as a formula.
+    pub line: &'static str,
+    /// What was counted: restarts, births and deaths, or pages.
+    pub count: u64,
+    /// Its left side.
+    pub left: u64,
+    /// Its right side.
+    pub right: f64,
+    /// Left over right: below 1 the line fires.
+    pub ratio: f64,
+}
+
+impl From<Margin> for MarginReport {
+    fn from(margin: Margin) -> Self {
+        Self {
+            line: margin.line.text(),
+            count: margin.count,
+            left: margin.left,
+            right: number(margin.right),
+            ratio: number(margin.ratio),
+        }
+    }
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "for reading; the decision was taken in integers"
+)]
+fn number(ratio: Ratio) -> f64 {
+    ratio.numerator() as f64 / ratio.denominator() as f64
+}
+
+impl DecisionReport {
+    /// The record of what a policy decided and is done.
+    #[must_use]
+    pub fn by_policy(decision: &Decision) -> Self {
+        let path = match decision.path {
+            qavns::PathChoice::PreCopy => PathRequest::PreCopy,
+            qavns::PathChoice::PostCopy => PathRequest::PostCopy,
+        };
+        Self {
+            chosen_by: "policy",
+            ..Self::by_user(path, Some(decision))
+        }
+    }
+
+    /// The record of a path that was asked for, beside what the policy saw where it was asked.
+    #[must_use]
+    pub fn by_user(path: PathRequest, seen: Option<&Decision>) -> Self {
+        Self {
+            policy: seen.map(|decision| decision.policy),
+            path: path.text(),
+            condition: seen.map(|decision| decision.condition.text()),
+            tp: seen.map(|decision| decision.tp.to_string()),
+            td: seen.map(|decision| decision.td.to_string()),
+            margin: seen.and_then(|decision| decision.margin).map(Into::into),
+            chosen_by: "user",
+        }
+    }
+}
+
+/// How a migration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MigrationStatus {
+    /// The VM runs at the destination and needs nothing more from the source.
+    Completed,
+    /// It runs where it ran, or nowhere.
+    Failed,
+    /// It was given up on request.
+    Cancelled,
+    /// The link broke after the hand-over; `recover` resumes.
+    PostcopyPaused,
+}
+
+/// `migration`. Names are those of QEMU's `query-migrate`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MigrationReport {
+    /// The path that was taken.
+    pub path: &'static str,
+    /// How it ended.
+    pub status: MigrationStatus,
+    /// From the start of the stream to its end.
+    pub total_time: Milliseconds,
+    /// How long the VM ran nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downtime: Option<Milliseconds>,
+    /// From the command to the first page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub setup_time: Option<Milliseconds>,
+    /// The downtime predicted before the last round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_downtime: Option<Milliseconds>,
+    /// How often dirty flags were collected for the stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dirty_sync_count: Option<u64>,
+    /// The rounds of a pre-copy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<Round>,
+    /// Pages that the destination asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postcopy_requests: Option<u64>,
+    /// How long the guest waited for such a page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault_latency: Option<Latency>,
+    /// Pages by kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages: Option<Pages>,
+    /// Bytes of the stream.
+    pub bytes: u64,
+    /// Bytes a second over the whole stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throughput: Option<u64>,
+    /// Bytes a second that the link carries without pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link_throughput: Option<u64>,
+}
+
+/// One round of a pre-copy.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Round {
+    /// Pages sent.
+    pub pages: u64,
+    /// Bytes sent.
+    pub bytes: u64,
+    /// How long it took.
+    pub time: Milliseconds,
+    /// Pages that the guest dirtied meanwhile.
+    pub dirtied: u64,
+}
+
+/// The distribution of a waiting time.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Latency {
+    /// Half of them are at most this.
+    pub p50: Milliseconds,
+    /// 99 of 100 are at most this.
+    pub p99: Milliseconds,
+    /// The longest.
+    pub max: Milliseconds,
+}
+
+/// Pages of a stream by kind.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Pages {
+    /// Sent with their contents.
+    pub normal: u64,
+    /// Zero pages, sent as a mark.
+    pub duplicate: u64,
+    /// Left out of a round because they were dirtied again.
+    pub skipped: u64,
+    /// Sent more than once.
+    pub twice: u64,
+}
+
+/// `overhead`, as far as the image sees it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct OverheadReport {
+    /// How long harvests took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub harvest_time: Option<HarvestTime>,
+    /// VM exits by reason.
+    pub exits: BTreeMap<String, u64>,
+}
+
+/// The distribution of the time of a harvest.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct HarvestTime {
+    /// Half of them are at most this.
+    pub p50: Milliseconds,
+    /// The longest.
+    pub max: Milliseconds,
+}
