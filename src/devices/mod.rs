@@ -90,13 +90,21 @@ pub enum RestartCause {
     AcpiReset,
 }
 
-impl fmt::Display for RestartCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl RestartCause {
+    /// The words of the `restart` event.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
             Self::TripleFault => "triple fault",
             Self::Port0xCF9 => "port 0xCF9",
             Self::I8042Pulse => "8042 pulse",
             Self::AcpiReset => "ACPI reset",
-        })
+        }
+    }
+}
+
+impl fmt::Display for RestartCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
     }
 }
