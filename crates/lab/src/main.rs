@@ -1,6 +1,7 @@
 //! The lab's program.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -28,10 +29,22 @@ enum Command {
         out: PathBuf,
         #[arg(long, default_value_t = 1500)]
         mtu: u32,
+        #[arg(long)]
+        image: Option<PathBuf>,
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     lab::interrupt::listen()?;
     match Lab::parse().command {
         Command::Hosts {
@@ -40,8 +53,9 @@ fn main() -> Result<()> {
             options,
             out,
             mtu,
+            image,
         } => {
-            let artifacts = Artifacts::get()?.with_debian()?;
+            let artifacts = Artifacts::get(image.as_deref())?.with_debian()?;
             let machines = Machines {
                 artifacts: &artifacts,
                 guests: &guests,

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 
 use job::Job;
 use qemu::Qemu;
-use wire::{Command, Host, Kind, Line, Party};
+use wire::{Command, Kind, Line, Party};
 
 /// How often the agent looks whether a host has ended: the price is a few system calls.
 const LOOK: Duration = Duration::from_millis(50);
@@ -68,11 +68,10 @@ fn serve(
     outgoing: &Receiver<Line>,
     output: &mut impl Write,
 ) -> Result<()> {
-    let _network = network::Network::make(job)?;
+    network::make(job)?;
     let mut running = Vec::new();
     for host in &job.hosts {
         running.push(start(job, host, speaker)?);
-        network::attach(job, host.host)?;
         write_all(outgoing, output)?;
     }
     while !running.is_empty() {
@@ -201,9 +200,4 @@ fn write_all(outgoing: &Receiver<Line>, output: &mut impl Write) -> Result<()> {
         writeln!(output, "{line}")?;
     }
     Ok(output.flush()?)
-}
-
-/// The tap that belongs to a host.
-pub fn tap_of(host: Host) -> &'static str {
-    qemu::tap_name(host)
 }

@@ -6,59 +6,34 @@ use anyhow::{Context, Result, bail};
 
 use super::job::{Job, Link};
 use super::qemu::tap_name;
-use super::wire::Host;
 
 const BRIDGE: &str = "qav-bridge";
 
-/// The bridge; gone when dropped.
-pub struct Network {
-    made: bool,
-}
-
-impl Network {
-    /// Makes what the job's link needs.
-    pub fn make(job: &Job) -> Result<Self> {
-        if job.link == Link::Datagrams {
-            return Ok(Network { made: false });
-        }
-        ip(&["link", "add", BRIDGE, "type", "bridge"])?;
-        let network = Network { made: true };
-        ip(&["link", "set", BRIDGE, "up"])?;
-        Ok(network)
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        if self.made {
-            let _ = ip(&["link", "del", BRIDGE]);
-        }
-    }
-}
-
-/// Joins a host's tap, which QEMU made, to the bridge.
-pub fn attach(job: &Job, host: Host) -> Result<()> {
+/// Makes what the job's link needs. It ends with the emulated machine, which holds nothing else.
+pub fn make(job: &Job) -> Result<()> {
     if job.link == Link::Datagrams {
         return Ok(());
     }
-    let tap = tap_name(host);
-    // A bridge carries what its narrowest port carries.
-    ip(&["link", "set", tap, "mtu", &job.mtu.to_string()])?;
-    ip(&["link", "set", tap, "master", BRIDGE])?;
-    ip(&["link", "set", tap, "up"])
+    run(&["ip", "link", "add", BRIDGE, "type", "bridge"])?;
+    for host in &job.hosts {
+        // Made here and not by QEMU: it has to be up before the image looks for its link.
+        let tap = tap_name(host.host);
+        run(&["tunctl", "-t", tap])?;
+        // A bridge carries what its narrowest port carries.
+        run(&["ip", "link", "set", tap, "mtu", &job.mtu.to_string()])?;
+        run(&["ip", "link", "set", tap, "master", BRIDGE])?;
+        run(&["ip", "link", "set", tap, "up"])?;
+    }
+    run(&["ip", "link", "set", BRIDGE, "up"])
 }
 
-fn ip(words: &[&str]) -> Result<()> {
-    let output = Command::new("ip")
-        .args(words)
-        .output()
-        .context("cannot start ip")?;
+fn run(words: &[&str]) -> Result<()> {
+    let (program, options) = words.split_first().context("a command has a name")?;
+    let output = Command::new(program).args(options).output();
+    let output = output.with_context(|| format!("cannot start {program}"))?;
     if !output.status.success() {
-        bail!(
-            "ip {}: {}",
-            words.join(" "),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        bail!("{}: {}", words.join(" "), complaint.trim());
     }
     Ok(())
 }

@@ -125,7 +125,7 @@ fn build_disk(disk: &Path, debian: &Debian) -> Result<()> {
         }
         fs::copy(&debian.busybox, tree.join("bin/busybox"))?;
         for applet in [
-            "sh", "mount", "insmod", "ip", "stty", "poweroff", "echo", "[",
+            "sh", "mount", "insmod", "ip", "tunctl", "stty", "poweroff", "echo", "[",
         ] {
             std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet))?;
         }

@@ -44,11 +44,17 @@ fn target() -> PathBuf {
 }
 
 impl Artifacts {
-    /// Builds the image and the agent.
-    pub fn get() -> Result<Self> {
+    /// Builds the agent, and the image unless one is given.
+    pub fn get(image: Option<&Path>) -> Result<Self> {
         let place = target().join("lab");
         let _lock = lock(&place)?;
-        cargo(&["kbuild", "--release"])?;
+        let image = match image {
+            Some(image) => image.to_owned(),
+            None => {
+                cargo(&["kbuild", "--release"])?;
+                target().join(BARE).join("release/qavisor")
+            }
+        };
         cargo(&[
             "build",
             "--release",
@@ -59,7 +65,7 @@ impl Artifacts {
         ])?;
         Ok(Artifacts {
             place,
-            image: target().join(BARE).join("release/qavisor"),
+            image,
             agent: target().join("release/qavisor-agent"),
             debian: None,
         })

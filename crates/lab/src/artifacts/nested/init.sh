@@ -2,6 +2,7 @@
 # The emulated machine's system: loads KVM and the network's modules, then runs the job's agent.
 export PATH=/bin:/sbin:/usr/bin
 mount -t proc proc /proc
+read uptime _ < /proc/uptime; echo "lab: system after $uptime s"
 mount -t sysfs sys /sys
 mount -t tmpfs tmp /tmp
 mount -t tmpfs tmp /run
@@ -10,6 +11,7 @@ for module in irqbypass kvm llc stp bridge tun tap vhost_iotlb vhost vhost_net; 
 done
 insmod /modules/kvm-intel.ko nested=1 || echo "lab: cannot load kvm-intel"
 ip link set lo up
+read uptime _ < /proc/uptime; echo "lab: KVM after $uptime s"
 # The port to the lab: bytes as they are, no echo.
 stty -F /dev/ttyS1 115200 raw -echo
 /job/qavisor-agent --job /job/job.json < /dev/ttyS1 > /dev/ttyS1
