@@ -10,12 +10,11 @@
 
 extern crate alloc;
 
-#[allow(missing_docs)]
-pub mod bits;
 pub mod devices;
-#[cfg(target_os = "none")]
 pub mod host;
 pub mod machine;
+#[cfg(target_os = "none")]
+pub mod migrate;
 pub mod monitor;
 pub mod net;
 pub mod observe;

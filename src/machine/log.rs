@@ -2,17 +2,34 @@
 
 use super::{clock, serial};
 use alloc::{format, string::String};
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use spin::Mutex;
 
-struct Com1Log;
+/// Turns a record into the line that goes out.
+pub type Format = fn(Level, &str) -> String;
 
-static LOG: Com1Log = Com1Log;
+struct Com1Log {
+    format: Mutex<Format>,
+}
 
-/// Starts the log at `level`.
+static LOG: Com1Log = Com1Log { format: Mutex::new(plain) };
+
+/// Starts the log at `level`; later calls change the level.
 pub fn init(level: LevelFilter) {
-    // A second call finds the logger in place; only the level changes then.
+    // A second call finds the logger in place.
     let _ = log::set_logger(&LOG);
     log::set_max_level(level);
+}
+
+/// Writes lines by `format` from now on.
+pub fn send_to(format: Format) {
+    *LOG.format.lock() = format;
+}
+
+fn plain(level: Level, text: &str) -> String {
+    let micros = clock::micros();
+    let (seconds, millis) = (micros / 1_000_000, micros / 1000 % 1000);
+    format!("[{seconds:6}.{millis:03}] {:5} {text}\r\n", level.as_str().to_ascii_lowercase())
 }
 
 impl Log for Com1Log {
@@ -21,14 +38,8 @@ impl Log for Com1Log {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let micros = clock::micros();
-        let line: String = format!(
-            "[{:6}.{:03}] {:5} {}\r\n",
-            micros / 1_000_000,
-            micros / 1000 % 1000,
-            record.level().as_str().to_ascii_lowercase(),
-            record.args()
-        );
+        let format = *self.format.lock();
+        let line = format(record.level(), &format!("{}", record.args()));
         if let Some(port) = serial::COM1.lock().as_mut() {
             port.write(line.as_bytes());
         }

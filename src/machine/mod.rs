@@ -13,6 +13,7 @@ pub mod log;
 pub mod paging;
 pub mod pci;
 pub mod power;
+pub mod rtc;
 pub mod segments;
 pub mod serial;
 pub mod virtio;

@@ -77,7 +77,7 @@ fn a_reading_becomes_an_identifier_event() {
 
 #[test]
 fn a_restart_names_its_cause() {
-    let event = What::restart("linux", RestartCause::KeyboardController, &sample().end);
+    let event = What::restart("linux", RestartCause::I8042Pulse, &sample().end);
     let expected = json!({"event": "restart", "at": 1234.567, "vm": "linux", "cause": "8042 pulse",
                           "id": "000000000125.1.40.9"});
     assert_eq!(json_of(event), expected);

@@ -6,8 +6,7 @@
 
 pub mod observer;
 pub mod processes;
-pub mod restart;
 
 pub use observer::{Observed, Observer};
 pub use processes::{Changes, GuestRoots, ProcessTable};
-pub use restart::RestartCause;
+pub use crate::devices::RestartCause;

@@ -3,7 +3,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use super::*;
 
 /// The kernel's entry in every root, with and without the accessed bit.
-const KERNEL: u64 = 0x0123_4000 | 0x63;
+const KERNEL: u64 = 0x0123_4000 | 0x43;
 const STACK: u64 = 0x0777_7000 | 0x67;
 
 /// A guest's kernel on one CPU: it makes, switches and ends address spaces as Linux does.
@@ -253,6 +253,55 @@ fn a_storm_of_fork_and_exec_counts_each_process_once() {
     assert_eq!(guest.swept(), (200, 200));
 }
 
+/// A small generator (Numerical Recipes' constants), so that a run can be repeated.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223) & 0xFFFF_FFFF;
+        usize::try_from(self.0 >> 8).expect("24 bits") % sides
+    }
+}
+
+#[test]
+fn whatever_processes_do_the_counts_are_the_guests_own() {
+    for seed in 0..500 {
+        let mut dice = Dice(seed);
+        let mut guest = Guest::with_old(&[1, 2, 3]);
+        // Frames are handed out last freed first, as Linux does.
+        let mut free: alloc::vec::Vec<u64> = (4..40).rev().collect();
+        let (mut alive, mut truth) = (alloc::vec![1_u64, 2, 3], (0, 0));
+        for _ in 0..60 {
+            let running = guest.cr3 >> 12;
+            let other = alive[dice.roll(alive.len())];
+            match dice.roll(5) {
+                0 if alive.len() < 20 => {
+                    let child = free.pop().expect("a frame");
+                    guest.fork(child);
+                    alive.push(child);
+                    truth.0 += 1;
+                }
+                1 => {
+                    let new = free.pop().expect("a frame");
+                    guest.exec(new);
+                    free.push(running);
+                    alive.retain(|&root| root != running);
+                    alive.push(new);
+                }
+                2 if other != running => {
+                    guest.exit_to(other);
+                    free.push(running);
+                    alive.retain(|&root| root != running);
+                    truth.1 += 1;
+                }
+                3 => assert_eq!(guest.swept(), truth, "seed {seed}"),
+                _ => guest.switch_to(other),
+            }
+        }
+        assert_eq!(guest.swept(), truth, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_death_that_no_load_shows_is_found_by_the_sweep() {
     let mut guest = Guest::with_old(&[1, 2, 3]);
@@ -260,6 +309,17 @@ fn a_death_that_no_load_shows_is_found_by_the_sweep() {
     guest.switch_to(1);
     guest.tear_down(2);
     assert_eq!(guest.swept(), (0, 1));
+}
+
+#[test]
+fn a_death_soon_after_it_was_left_shows_before_its_frame_serves_again() {
+    let mut guest = Guest::with_old(&[1, 2, 3]);
+    guest.switch_to(2);
+    guest.switch_to(1);
+    guest.tear_down(2);
+    guest.switch_to(3);
+    guest.fork(2);
+    assert_eq!(guest.swept(), (1, 1));
 }
 
 #[test]

@@ -15,6 +15,8 @@ const FEATURES_EDX: u32 = 0x3f | 1 << 6 | 1 << 8 | 1 << 11 | 1 << 13 | 1 << 15 |
     | 1 << 23 | 1 << 24 | 1 << 25 | 1 << 26;
 /// Leaf 7 EBX: FSGSBASE, SMEP, ERMS, INVPCID, RDSEED, ADX, SMAP, CLFLUSHOPT.
 const EXTENDED_EBX: u32 = 1 | 1 << 7 | 1 << 9 | 1 << 10 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 23;
+/// Leaf 7 EBX: IA32_TSC_ADJUST, which is answered in software.
+const TSC_ADJUST: u32 = 1 << 1;
 /// Leaf 7 ECX: UMIP.
 const EXTENDED_ECX: u32 = 1 << 2;
 /// Leaf 0x8000_0001 EDX: SYSCALL, NX, 1 GiB pages, LM. ECX: LAHF.
@@ -49,7 +51,7 @@ pub fn answer(leaf: u32, subleaf: u32, tsc_hz: u64, host: impl Fn(u32, u32) -> L
         0 => [LARGEST_BASIC, ebx, ecx, edx],
         // Initial APIC id and the number of logical processors read 0; bit 31 says that a hypervisor is there.
         1 => [eax, ebx & 0x0000_ff00, (ecx & FEATURES_ECX) | 1 << 31, edx & FEATURES_EDX],
-        7 if subleaf == 0 => [0, ebx & EXTENDED_EBX, ecx & EXTENDED_ECX, 0],
+        7 if subleaf == 0 => [0, ebx & EXTENDED_EBX | TSC_ADJUST, ecx & EXTENDED_ECX, 0],
         // TSC = crystal * EBX / EAX (SDM volume 2, CPUID): a crystal of 1 MHz, and the rate in kHz over 1000.
         0x15 => [1000, u32::try_from(tsc_hz / 1000).unwrap_or(u32::MAX), 1_000_000, 0],
         0x16 => {

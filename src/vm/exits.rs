@@ -77,6 +77,7 @@ fn read_msr(vm: &mut Vm) {
     let number = vm.vcpu.registers.general[RCX] as u32;
     let value = match number {
         msr::TSC => Some(vm.vcpu.tsc()),
+        msr::TSC_ADJUST => Some(vm.vcpu.tsc_adjust),
         msr::EFER => Some(vm.vcpu.read(fields::GUEST_EFER)),
         _ => msr::fixed(number),
     };
@@ -99,7 +100,11 @@ fn write_msr(vm: &mut Vm) {
     let value = (general[RAX] & LOW) | general[RDX] << 32;
     let taken = match number {
         msr::TSC => {
-            vm.vcpu.set_tsc(value);
+            vm.vcpu.write_tsc(value);
+            true
+        }
+        msr::TSC_ADJUST => {
+            vm.vcpu.write_tsc_adjust(value);
             true
         }
         msr::EFER => vm.vcpu.write_efer(value),

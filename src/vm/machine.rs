@@ -13,7 +13,7 @@ use crate::{
     vmx::{ept::Ept, exit::Reason},
 };
 use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
-use crate::bits::Bitmap;
+use migration::Bitmap;
 
 /// What a guest is started, and restarted, from: files in the boot module, which stays where it is.
 #[derive(Clone, Debug)]

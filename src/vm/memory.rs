@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::machine::{PAGE_SIZE, frames};
-use crate::bits::Bitmap;
+use migration::Bitmap;
 
 /// One page.
 pub type Page = [u8; PAGE_SIZE];

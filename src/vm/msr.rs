@@ -11,6 +11,8 @@ pub const PASSED_THROUGH: [u32; 11] = [
 
 /// IA32_TIME_STAMP_COUNTER.
 pub const TSC: u32 = 0x10;
+/// IA32_TSC_ADJUST. With it, and an invariant TSC, Linux trusts the TSC without a watchdog over it.
+pub const TSC_ADJUST: u32 = 0x3b;
 /// IA32_EFER.
 pub const EFER: u32 = 0xc000_0080;
 

@@ -6,7 +6,7 @@ use crate::{
     vmx::{ept::Ept, exit::Reason},
 };
 use alloc::{format, string::String};
-use crate::bits::Bitmap;
+use migration::Bitmap;
 
 const CODE: u64 = 0x1000;
 const DATA: u64 = 0x2000;

@@ -30,6 +30,7 @@ struct Record {
     debug: [u64; 5],
     cr8: u64,
     tsc: u64,
+    tsc_adjust: u64,
     halted: bool,
     event: Option<(u32, u32, u32)>,
 }
@@ -54,6 +55,7 @@ pub fn save(vcpu: &Vcpu) -> Result<Vec<u8>, String> {
         debug: vcpu.context.debug,
         cr8: vcpu.cr8,
         tsc: vcpu.tsc(),
+        tsc_adjust: vcpu.tsc_adjust,
         halted: vcpu.halted,
         event: vcpu.event.map(|event| (event.info, event.error, event.length)),
     };
@@ -108,6 +110,7 @@ pub fn restore(vcpu: &mut Vcpu, bytes: &[u8]) -> Result<(), String> {
     vcpu.halted = record.halted;
     vcpu.event = record.event.map(|(info, error, length)| Event { info, error, length });
     vcpu.set_tsc(record.tsc);
+    vcpu.tsc_adjust = record.tsc_adjust;
     Ok(())
 }
 

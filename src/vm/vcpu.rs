@@ -96,6 +96,8 @@ pub struct Vcpu {
     pub cr8: u64,
     primary: u32,
     tsc_offset: u64,
+    /// IA32_TSC_ADJUST: what the guest added to its TSC (SDM 18.17.3).
+    pub(super) tsc_adjust: u64,
     allowed_cr4: u64,
     vpid: u16,
     timer_shift: u32,
@@ -117,6 +119,7 @@ impl Vcpu {
             cr8: 0,
             primary: 0,
             tsc_offset: 0,
+            tsc_adjust: 0,
             allowed_cr4: cpuid::allowed_cr4(host_cpuid),
             vpid,
             timer_shift: operation::capabilities().timer_shift,
@@ -262,6 +265,7 @@ impl Vcpu {
         self.event = None;
         self.halted = false;
         self.cr8 = 0;
+        self.tsc_adjust = 0;
         for segment in Segment::ALL {
             let (limit, rights) = match segment {
                 Segment::Cs => (segments.limit, segments.code),
@@ -312,6 +316,18 @@ impl Vcpu {
     pub fn set_tsc(&mut self, value: u64) {
         self.tsc_offset = value.wrapping_sub(clock::now());
         self.vmcs.write(fields::TSC_OFFSET, self.tsc_offset);
+    }
+
+    /// WRMSR of IA32_TIME_STAMP_COUNTER: IA32_TSC_ADJUST changes by as much.
+    pub fn write_tsc(&mut self, value: u64) {
+        self.tsc_adjust = self.tsc_adjust.wrapping_add(value.wrapping_sub(self.tsc()));
+        self.set_tsc(value);
+    }
+
+    /// WRMSR of IA32_TSC_ADJUST: the TSC changes by as much.
+    pub fn write_tsc_adjust(&mut self, value: u64) {
+        self.set_tsc(self.tsc().wrapping_add(value.wrapping_sub(self.tsc_adjust)));
+        self.tsc_adjust = value;
     }
 
     /// What is added to the host's TSC to give the guest's.
@@ -421,6 +437,11 @@ impl Vcpu {
     /// A guest-state field, for the exit handlers.
     pub fn read(&self, field: fields::Field) -> u64 {
         self.vmcs.read(field)
+    }
+
+    /// CR3.
+    pub fn page_table_root(&self) -> u64 {
+        self.vmcs.read(fields::GUEST_CR3)
     }
 
     /// The VPID.

@@ -8,7 +8,7 @@
 
 use super::invalidate::invept;
 use crate::machine::{PAGE_SIZE, frames};
-use crate::bits::Bitmap;
+use migration::Bitmap;
 
 const READ_WRITE_EXECUTE: u64 = 7;
 /// Write-back, and ignore the guest's PAT: there is no device memory behind a guest's RAM (SDM 29.3.7).

@@ -1,0 +1,216 @@
+//! The one loop.
+
+use super::{Guests, Terminal, guests::TenantId, ticker::Ticker};
+use crate::{
+    machine::{boot::{self, BootInfo}, clock, log as machine_log, power, start::fail},
+    migrate::Migrations,
+    monitor::{
+        command::{Command, PolicyName},
+        event::{What, VmStatus},
+        options::Options,
+    },
+    vm::{Activity, Stop, archive::Archive, own},
+    vmx,
+};
+use alloc::{format, string::{String, ToString}, vec::Vec};
+
+/// A VPID is never 0, which is the host's (SDM 29.1).
+const IDLE_VPID: u16 = 1;
+/// While pages are streamed a guest runs for so long at a time, in microseconds: the link must not run dry meanwhile.
+const STREAMING_SLICE: u64 = 1000;
+/// The identifier is told once a second.
+const IDENTIFIER_PERIOD: u64 = 1_000_000;
+
+/// Runs the hypervisor; never returns.
+pub fn run(boot: BootInfo) -> ! {
+    match Host::new(&boot) {
+        Ok(mut host) => host.run(),
+        Err(message) => fail(message),
+    }
+}
+
+struct Host {
+    guests: Guests,
+    migrations: Migrations,
+    terminal: Terminal,
+    idle: own::Idle,
+    ticker: Ticker,
+    next_identifier: u64,
+    policy: PolicyName,
+}
+
+impl Host {
+    fn new(boot: &BootInfo) -> Result<Self, String> {
+        let options = Options::parse(&boot.command_line).map_err(|error| error.to_string())?;
+        machine_log::init(options.log);
+        log::info!("qavisor {}: {:?}, {} MiB of RAM", env!("CARGO_PKG_VERSION"), boot.protocol, boot.ram_end() >> 20);
+        vmx::operation::enter()?;
+        own::test_dirty_flags(IDLE_VPID)?;
+        let terminal = Terminal::new(options.console);
+        let archive = match &boot.module {
+            Some(module) => Archive::read(boot::module_bytes(module))?,
+            None if options.listen.is_some() => Archive::default(),
+            None => return Err("no guests' archive: give one as boot module (qemu -initrd, GRUB's module2)".into()),
+        };
+        let mut guests = Guests::new(archive, options, IDLE_VPID + 1);
+        if options.listen.is_none() {
+            guests.start_all()?;
+        }
+        let host = Self {
+            migrations: Migrations::new(&options)?,
+            idle: own::Idle::new(IDLE_VPID)?,
+            ticker: Ticker::new(clock::now(), clock::from_nanos(options.jiffy.as_nanos() as u64)),
+            next_identifier: clock::micros() + IDENTIFIER_PERIOD,
+            policy: PolicyName::default(),
+            guests,
+            terminal,
+        };
+        host.terminal.tell(What::Ready {
+            version: env!("CARGO_PKG_VERSION"),
+            vms: host.guests.names().collect(),
+            listening: options.listen,
+            memory_free: host.guests.memory_free(),
+        });
+        log::info!("ready: TSC {} Hz, {} MiB free", clock::hz(), host.guests.memory_free() >> 20);
+        Ok(host)
+    }
+
+    fn run(&mut self) -> ! {
+        loop {
+            self.tick();
+            if let Some(command) = self.terminal.poll() {
+                self.execute(command);
+            }
+            self.migrations.step(&mut self.guests, &self.terminal);
+            self.run_one_guest();
+        }
+    }
+
+    fn tick(&mut self) {
+        let jiffies = self.ticker.elapsed(clock::now());
+        if jiffies == 0 {
+            return;
+        }
+        let tell_identifier = clock::micros() >= self.next_identifier;
+        if tell_identifier {
+            self.next_identifier = clock::micros() + IDENTIFIER_PERIOD;
+        }
+        let mut observed = Vec::new();
+        for (id, tenant) in self.guests.iter_mut() {
+            if let Some(sample) = tenant.tick(jiffies) {
+                observed.push((id, sample));
+            }
+            if tell_identifier && tenant.vm.activity == Activity::Running {
+                self.terminal.tell(tenant.identifier());
+            }
+        }
+        for (id, sample) in observed {
+            self.migrations.sampled(id, &sample, &mut self.guests, &self.terminal);
+        }
+    }
+
+    fn run_one_guest(&mut self) {
+        let streaming = self.migrations.streaming();
+        let mut deadline = self.ticker.deadline();
+        if streaming {
+            deadline = deadline.min(clock::now() + clock::from_micros(STREAMING_SLICE));
+        }
+        if let Some(wanted) = self.migrations.deadline() {
+            deadline = deadline.min(wanted);
+        }
+        let Some((id, tenant)) = self.guests.next_runnable() else {
+            // Nobody can run. With a stream there may be more to do at once; else rest.
+            if !self.migrations.has_work() {
+                let until = self.guests.device_deadline().map_or(deadline, |device| device.min(deadline));
+                self.idle.wait(until);
+            }
+            return;
+        };
+        let stop = tenant.vm.run_until(deadline);
+        let terminal = &self.terminal;
+        tenant.console_lines(|line| terminal.tell(line));
+        self.stopped(id, stop);
+    }
+
+    fn stopped(&mut self, id: TenantId, stop: Stop) {
+        let Some(tenant) = self.guests.get(id) else { return };
+        match stop {
+            Stop::Yield | Stop::Halted => {}
+            Stop::AddressSpace(old, new) => tenant.address_space(old, new),
+            Stop::PageMissing(gfn) => self.migrations.page_missing(id, gfn),
+            Stop::Restart(cause) => match tenant.restart(cause) {
+                Ok(event) => self.terminal.tell(event),
+                Err(reason) => self.kill(id, reason),
+            },
+            Stop::Dead(reason) => self.kill(id, reason),
+        }
+    }
+
+    /// Stops a VM that cannot go on; the host and the other VMs do.
+    fn kill(&mut self, id: TenantId, reason: String) {
+        let Some(tenant) = self.guests.get(id) else { return };
+        log::error!("{}: stopped: {reason}", tenant.vm.name);
+        tenant.vm.activity = Activity::Stopped(reason.clone());
+        self.terminal.tell(What::Stopped { vm: tenant.vm.name.clone(), reason });
+    }
+
+    fn execute(&mut self, command: Command) {
+        let outcome = match command {
+            Command::Status => {
+                self.status();
+                Ok(())
+            }
+            Command::Policy(policy) => {
+                self.policy = policy;
+                Ok(())
+            }
+            Command::Migrate(request) => self.migrations.start(request, self.policy, &mut self.guests),
+            Command::Cancel { vm } => self.migrations.cancel(&vm, &mut self.guests, &self.terminal),
+            Command::Recover { vm, to } => self.migrations.recover(&vm, to),
+            Command::Input { vm, text } => self.input(&vm, &text),
+            Command::Quit => self.quit(),
+        };
+        if let Err(message) = outcome {
+            self.terminal.error(message, None);
+        }
+    }
+
+    fn input(&mut self, vm: &str, text: &str) -> Result<(), String> {
+        let tenant = self.guests.find(vm).and_then(|id| self.guests.get(id)).ok_or_else(|| format!("no VM `{vm}`"))?;
+        let line = format!("{text}\n");
+        let taken = tenant.vm.chipset.type_input(line.as_bytes());
+        if taken < line.len() {
+            return Err(format!("the console of `{vm}` took {taken} of {} bytes: its guest does not read", line.len()));
+        }
+        Ok(())
+    }
+
+    fn status(&mut self) {
+        let mut vms = Vec::new();
+        let mut overheads = Vec::new();
+        for (_, tenant) in self.guests.iter_mut() {
+            vms.push(VmStatus {
+                vm: tenant.vm.name.clone(),
+                state: match tenant.vm.activity {
+                    Activity::Running => "running",
+                    Activity::Paused => "paused",
+                    Activity::Stopped(_) => "stopped",
+                },
+                memory: tenant.vm.memory.size(),
+                id: tenant.id(),
+            });
+            overheads.push(What::Overhead { vm: tenant.vm.name.clone(), overhead: tenant.overhead() });
+        }
+        let (memory_used, memory_free) = (self.guests.memory_used(), self.guests.memory_free());
+        self.terminal.tell(What::Status { vms, memory_used, memory_free });
+        for overhead in overheads {
+            self.terminal.tell(overhead);
+        }
+    }
+
+    fn quit(&mut self) -> ! {
+        self.terminal.tell(What::Bye);
+        log::info!("bye");
+        power::off(power::Ending::Done)
+    }
+}

@@ -1,0 +1,183 @@
+//! A VM and what the host knows of it: its observer, its processes, the lines of its console.
+
+use crate::{
+    devices::RestartCause,
+    machine::{PAGE_SIZE, clock},
+    monitor::{
+        event::What,
+        line::LineAssembler,
+        report::{HarvestTime, OverheadReport},
+    },
+    observe::{GuestRoots, Observed, Observer, ProcessTable},
+    vm::{Activity, Vm},
+};
+use alloc::{format, string::String, vec::Vec};
+use core::time::Duration;
+
+/// Durations of harvests that are kept for the report, the latest ones.
+const HARVEST_TIMES: usize = 256;
+
+/// A VM with its observation.
+pub struct Tenant {
+    /// The VM.
+    pub vm: Vm,
+    observer: Observer,
+    processes: ProcessTable,
+    console: LineAssembler,
+    output: Vec<u8>,
+    harvest_micros: Vec<u32>,
+    harvests: usize,
+}
+
+/// The page-table roots of a VM, for the process table.
+struct Roots<'a>(&'a mut Vm);
+
+impl GuestRoots for Roots<'_> {
+    fn written_since_begin(&mut self, gfn: u64) -> bool {
+        self.0.written_in_sample(gfn)
+    }
+
+    fn entry(&mut self, gfn: u64, index: usize) -> Option<u64> {
+        let bytes = self.0.memory.page(gfn)?.chunks_exact(8).nth(index)?;
+        bytes.try_into().ok().map(u64::from_le_bytes)
+    }
+}
+
+impl Tenant {
+    /// A VM that starts to be observed now.
+    pub fn new(vm: Vm, jiffy: Duration, harvest_jiffies: u64) -> Self {
+        Self {
+            vm,
+            observer: Observer::new(jiffy, harvest_jiffies),
+            processes: ProcessTable::new(false),
+            console: LineAssembler::new(),
+            output: Vec::new(),
+            harvest_micros: Vec::new(),
+            harvests: 0,
+        }
+    }
+
+    /// `jiffies` have passed. Harvests when it is time, and gives the sample that this ended.
+    pub fn tick(&mut self, jiffies: u64) -> Option<Observed> {
+        if self.vm.activity != Activity::Running || !self.observer.tick(jiffies) {
+            return None;
+        }
+        self.harvest()
+    }
+
+    fn harvest(&mut self) -> Option<Observed> {
+        let start = clock::now();
+        let pages = self.vm.harvest();
+        self.note_harvest(clock::to_micros(clock::now() - start));
+        if self.observer.sampling() {
+            let changes = self.processes.sweep(&mut Roots(&mut self.vm));
+            self.observer.processes(changes);
+        }
+        let observed = self.observer.harvested(Duration::from_micros(clock::micros()), pages);
+        if observed.is_some() {
+            self.watch(false);
+        }
+        observed
+    }
+
+    fn note_harvest(&mut self, micros: u64) {
+        let micros = u32::try_from(micros).unwrap_or(u32::MAX);
+        match self.harvest_micros.get_mut(self.harvests % HARVEST_TIMES) {
+            Some(place) => *place = micros,
+            None => self.harvest_micros.push(micros),
+        }
+        self.harvests += 1;
+    }
+
+    /// Begins a sample of length `ts`; the migration starts now (MST).
+    pub fn start_sample(&mut self, ts: Duration) {
+        self.harvest();
+        self.watch(true);
+        self.observer.start_sample(ts);
+    }
+
+    /// Whether a sample is in progress.
+    pub fn sampling(&self) -> bool {
+        self.observer.sampling()
+    }
+
+    /// Gives the sample in progress up.
+    pub fn cancel_sample(&mut self) {
+        self.observer.cancel_sample();
+        self.watch(false);
+    }
+
+    fn watch(&mut self, on: bool) {
+        self.vm.log_for_sample(on);
+        self.vm.vcpu.watch_cr3(on);
+        if on {
+            let root = self.vm.vcpu.page_table_root();
+            self.processes.begin(&[root], &mut Roots(&mut self.vm));
+        }
+    }
+
+    /// The guest replaced `old` by `new` in CR3.
+    pub fn address_space(&mut self, old: u64, new: u64) {
+        let changes = self.processes.cr3_load(old, new, &mut Roots(&mut self.vm));
+        self.observer.processes(changes);
+    }
+
+    /// The guest restarted its OS; it starts again here.
+    ///
+    /// # Errors
+    /// When it cannot be started again.
+    pub fn restart(&mut self, cause: RestartCause) -> Result<What, String> {
+        self.vm.restart()?;
+        self.observer.restart();
+        if self.observer.sampling() {
+            let root = self.vm.vcpu.page_table_root();
+            self.processes.begin(&[root], &mut Roots(&mut self.vm));
+        }
+        Ok(What::restart(&self.vm.name, cause, &self.observer.reading()))
+    }
+
+    /// The event for its identifier.
+    pub fn identifier(&self) -> What {
+        What::identifier(&self.vm.name, &self.observer.reading())
+    }
+
+    /// Its identifier as text.
+    pub fn id(&self) -> String {
+        format!("{}", self.observer.reading().identifier)
+    }
+
+    /// Hands each line that the guest has printed to `tell`.
+    pub fn console_lines(&mut self, mut tell: impl FnMut(What)) {
+        if !self.vm.chipset.has_output() {
+            return;
+        }
+        self.vm.chipset.take_output(&mut self.output);
+        for byte in self.output.drain(..) {
+            let text = match self.console.push(byte) {
+                None => continue,
+                Some(Ok(text)) => text,
+                Some(Err(error)) => format!("({error})"),
+            };
+            tell(What::Console { vm: self.vm.name.clone(), text });
+        }
+    }
+
+    /// What observing and emulating cost so far.
+    pub fn overhead(&self) -> OverheadReport {
+        let mut times = self.harvest_micros.clone();
+        times.sort_unstable();
+        let at = |index: usize| Duration::from_micros(times.get(index).copied().unwrap_or(0).into()).into();
+        let harvest_time =
+            (!times.is_empty()).then(|| HarvestTime { p50: at(times.len() / 2), max: at(times.len() - 1) });
+        let mut exits = alloc::collections::BTreeMap::new();
+        for (reason, count) in self.vm.exit_counts() {
+            *exits.entry(String::from(reason)).or_insert(0) += count;
+        }
+        OverheadReport { harvest_time, exits }
+    }
+
+    /// Host memory that the VM takes beside its RAM, in bytes.
+    pub fn footprint(&self) -> u64 {
+        (self.vm.overhead() + 2 * self.vm.memory.pages() / 8 + PAGE_SIZE) as u64
+    }
+}
