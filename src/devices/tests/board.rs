@@ -51,6 +51,13 @@ fn a_time_that_the_guest_sets_runs_on_and_survives_its_restart() {
         set(&mut guest, index, value);
         guest.now += SECOND; // held: no second passes
     }
+    guest.now += SECOND - 100_000;
+    guest.outb(0x0A, 0x70);
+    assert_eq!(
+        guest.inb(0x71),
+        0x26,
+        "nothing is about to change while held"
+    );
     set(&mut guest, 0x0B, 0x02);
     set(&mut guest, 0x40, 0x77);
     guest.now += 2 * SECOND;

@@ -59,6 +59,8 @@ fn transmitter_interrupt_comes_again_each_time_it_is_enabled() {
     guest.outb(0x02, 0x3F9);
     assert_eq!(guest.inb(0x3FA), 0x02);
     assert_eq!(guest.inb(0x3FA), 0x01, "reading it clears it");
+    guest.outb(0x03, 0x3F9);
+    assert_eq!(guest.inb(0x3FA), 0x01, "only turning it on raises it");
     guest.outb(0x00, 0x3F9);
     guest.outb(0x02, 0x3F9);
     assert_eq!(guest.inb(0x3FA), 0x02);
