@@ -1,0 +1,4 @@
+//! Wild values.
+use crate::options::Options;
+/// Runs.
+pub fn run(_options: &Options) {}
