@@ -8,6 +8,7 @@ pub mod limiter;
 mod listener;
 pub mod offload;
 pub mod stack;
+mod window;
 
 pub use card::Card;
 pub use channel::{Channel, TcpChannel};

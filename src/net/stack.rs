@@ -3,7 +3,7 @@
 //! Everything is moved on by [`Stack::poll`]; no call waits. A connection is named by an id that is never used twice,
 //! so an id of a connection that is gone is harmless.
 
-use super::listener::Listener;
+use super::{listener::Listener, window::Reserved};
 use alloc::{collections::VecDeque, vec::Vec};
 use smoltcp::{
     iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet},
@@ -147,7 +147,7 @@ enum Stage {
 
 /// TCP/IP over a port.
 pub struct Stack<P: Port> {
-    port: P,
+    port: Reserved<P>,
     interface: Interface,
     pub(super) sockets: SocketSet<'static>,
     pub(super) settings: Settings,
@@ -160,8 +160,9 @@ pub struct Stack<P: Port> {
 
 impl<P: Port> Stack<P> {
     /// A stack with no connection.
-    pub fn new(mut port: P, settings: Settings) -> Self {
-        let mut config = Config::new(EthernetAddress(port.mac()).into());
+    pub fn new(port: P, settings: Settings) -> Self {
+        let mut port = Reserved::new(port);
+        let mut config = Config::new(EthernetAddress(port.port.mac()).into());
         config.random_seed = settings.seed;
         let mut interface = Interface::new(config, &mut port, Instant::ZERO);
         interface.update_ip_addrs(|addresses| {
@@ -169,7 +170,7 @@ impl<P: Port> Stack<P> {
             // The list has room for two, and is empty.
             let _ = addresses.push(IpCidr::Ipv4(address));
         });
-        port.disarm();
+        port.port.disarm();
         Self {
             port,
             interface,
@@ -185,7 +186,7 @@ impl<P: Port> Stack<P> {
 
     /// The card.
     pub fn port(&self) -> &P {
-        &self.port
+        &self.port.port
     }
 
     /// Moves everything on to `now` (microseconds): takes in frames, sends what can be sent, runs the timers. True if
@@ -213,7 +214,7 @@ impl<P: Port> Stack<P> {
             happened = true;
         }
         self.settle(Stage::Egress);
-        self.port.flush();
+        self.port.port.flush();
         happened
     }
 
@@ -225,12 +226,12 @@ impl<P: Port> Stack<P> {
 
     /// Before the CPU rests: asks for an interrupt at the next frame. False if there is one already.
     pub fn arm(&mut self) -> bool {
-        self.port.arm()
+        self.port.port.arm()
     }
 
     /// After the rest: no interrupts while we look anyway.
     pub fn disarm(&mut self) {
-        self.port.disarm();
+        self.port.port.disarm();
     }
 
     /// Opens a connection.

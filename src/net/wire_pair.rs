@@ -20,6 +20,11 @@ pub struct End {
     /// Every so many'th frame that this end sends is lost; 0: none.
     pub lose_every: u32,
     sent: u32,
+    /// Frames that come in between two flushes, at most.
+    slice: usize,
+    came: usize,
+    /// Bytes of the frames that this end sent.
+    pub bytes: usize,
 }
 
 pub struct Token<'a>(&'a mut End);
@@ -37,6 +42,7 @@ impl TxToken for Token<'_> {
         let result = f(&mut frame);
         let end = self.0;
         end.sent += 1;
+        end.bytes += length;
         let lost = end.lose_every != 0 && end.sent % end.lose_every == 0;
         if !lost && !*end.cut.borrow() {
             end.outgoing.borrow_mut().push_back(frame);
@@ -50,7 +56,11 @@ impl Device for End {
     type TxToken<'a> = Token<'a>;
 
     fn receive(&mut self, _: Instant) -> Option<(Frame, Token<'_>)> {
+        if self.came >= self.slice {
+            return None;
+        }
         let frame = self.incoming.borrow_mut().pop_front()?;
+        self.came += 1;
         Some((Frame(frame), Token(self)))
     }
 
@@ -71,7 +81,9 @@ impl Port for End {
     fn mac(&self) -> [u8; 6] {
         self.mac
     }
-    fn flush(&mut self) {}
+    fn flush(&mut self) {
+        self.came = 0;
+    }
     fn arm(&mut self) -> bool {
         self.incoming.borrow().is_empty()
     }
@@ -93,6 +105,11 @@ pub const DESTINATION: Ipv4Address = Ipv4Address::new(10, 0, 0, 2);
 
 impl Pair {
     pub fn new(mtu: usize, lose_every: u32) -> Self {
+        Self::sliced(mtu, lose_every, usize::MAX)
+    }
+
+    /// A cable that hands out few frames at a time, so that acknowledgments come in the middle of a flight.
+    pub fn sliced(mtu: usize, lose_every: u32, slice: usize) -> Self {
         let (there, back, cut) = (
             Frames::default(),
             Frames::default(),
@@ -107,6 +124,9 @@ impl Pair {
                 cut: cut.clone(),
                 lose_every,
                 sent: 0,
+                slice,
+                came: 0,
+                bytes: 0,
             };
             Stack::new(
                 end,
