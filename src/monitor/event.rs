@@ -8,7 +8,7 @@ use qavns::Reading;
 use serde::Serialize;
 
 use super::report::{DecisionReport, MigrationReport, Milliseconds, OverheadReport, SampleReport};
-use crate::observe::RestartCause;
+use crate::devices::RestartCause;
 
 /// One event: what happened, and when.
 #[derive(Clone, Debug, Serialize)]

@@ -9,4 +9,3 @@ pub mod processes;
 
 pub use observer::{Observed, Observer};
 pub use processes::{Changes, GuestRoots, ProcessTable};
-pub use crate::devices::RestartCause;

@@ -6,9 +6,13 @@
 //! while the processor marks the tables that it walks only once they are loaded. A root whose user half
 //! has become empty is a death: the kernel tears that down before it frees the frame.
 //!
-//! An `exec` replaces the address space of a process that lives on. It is the one case in which a root is
-//! loaded from another that is alive at that moment and dies without ever being loaded again; so the birth
-//! of a root that was loaded from a live one is held back until one or the other shows.
+//! An `exec` replaces the address space of a process that lives on. A process ends while its own root is
+//! loaded; so a root that was alive when it was left, and dies without being loaded again, was replaced by
+//! the root that was loaded from it. The birth of a root that was loaded from a live one is held back until
+//! it shows which it was.
+//!
+//! What stays untold: a process of three and more `exec`s with no other load between, which take the same
+//! two frames by turns, looks like two that alternate.
 
 use alloc::collections::{BTreeMap, VecDeque};
 
@@ -60,11 +64,15 @@ pub struct ProcessTable {
     overflow: u64,
 }
 
-/// A birth that an `exec` would explain: a new root was loaded from `forerunner`, alive then and not
-/// loaded since.
+/// A birth that an `exec` would explain: `root` was new when it was loaded from `forerunner`, which was
+/// alive then.
 #[derive(Clone, Copy, Debug)]
 struct HeldBack {
+    root: u64,
     forerunner: u64,
+    /// The forerunner was loaded again. Either it lives on and this was a birth; or it was replaced, its
+    /// frame became free, and `root` was replaced in turn by a root in that very frame.
+    reloaded: bool,
 }
 
 impl ProcessTable {
@@ -105,8 +113,15 @@ impl ProcessTable {
             return changes;
         }
         let old_lives = self.leave(old, roots, &mut changes);
-        // Whatever was loaded from `new` is no successor of it: it is alive and runs again.
-        self.count_where(&mut changes, |held| held.forerunner == new);
+        self.count_where(&mut changes, |held| held.root == new && held.reloaded);
+        for held in self
+            .held_back
+            .iter_mut()
+            .filter(|held| held.forerunner == new)
+        {
+            held.reloaded = true;
+        }
+        self.recent.retain(|&root| root != new);
         self.enter(new, old_lives.then_some(old), roots, &mut changes);
         changes
     }
@@ -120,7 +135,7 @@ impl ProcessTable {
             .filter(|(root, kernel)| torn_down(**root, **kernel, roots));
         let dead: alloc::vec::Vec<u64> = dead.map(|(root, _)| *root).collect();
         for root in dead {
-            self.bury(root, &mut changes);
+            self.bury(root, false, &mut changes);
         }
         self.count_where(&mut changes, |_| true);
         changes
@@ -138,7 +153,7 @@ impl ProcessTable {
             return false;
         };
         if torn_down(old, kernel, roots) {
-            self.bury(old, changes);
+            self.bury(old, true, changes);
             return false;
         }
         if self.recent.len() >= RECENT {
@@ -170,7 +185,11 @@ impl ProcessTable {
         if self.held_back.len() >= HELD_BACK && self.held_back.pop_front().is_some() {
             changes.births += 1;
         }
-        self.held_back.push_back(HeldBack { forerunner });
+        self.held_back.push_back(HeldBack {
+            root: new,
+            forerunner,
+            reloaded: false,
+        });
     }
 
     /// False if the table is full.
@@ -193,7 +212,7 @@ impl ProcessTable {
                 continue;
             };
             if torn_down(root, kernel, roots) {
-                self.bury(root, &mut changes);
+                self.bury(root, false, &mut changes);
             } else {
                 self.recent.push_back(root);
             }
@@ -201,14 +220,37 @@ impl ProcessTable {
         changes
     }
 
-    /// Takes a dead root out. If a root was loaded from it that is held back, this was an `exec`, and
-    /// neither counts.
-    fn bury(&mut self, root: u64, changes: &mut Changes) {
+    /// Takes a dead root out. `in_use` says that it died while it was loaded, as it does when a process
+    /// ends. If it was replaced by an `exec`, neither a death nor the birth that was held back counts.
+    fn bury(&mut self, root: u64, in_use: bool, changes: &mut Changes) {
         self.live.remove(&root);
-        let held = self.held_back.len();
-        self.held_back.retain(|held| held.forerunner != root);
-        if self.held_back.len() == held {
+        let replacement = |held: &HeldBack| {
+            let by_new = held.forerunner == root && !held.reloaded;
+            let by_reused = held.root == root && held.reloaded && !in_use;
+            by_new || by_reused
+        };
+        let replaced = self.held_back.iter().position(replacement);
+        if let Some(held) = replaced.and_then(|index| self.held_back.remove(index)) {
+            let heir = if held.root == root {
+                held.forerunner
+            } else {
+                held.root
+            };
+            self.rename(root, heir);
+        } else {
+            self.count_where(changes, |held| held.root == root || held.forerunner == root);
             changes.deaths += 1;
+        }
+    }
+
+    /// The process of root `old` goes on with root `new`.
+    fn rename(&mut self, old: u64, new: u64) {
+        for held in &mut self.held_back {
+            for root in [&mut held.root, &mut held.forerunner] {
+                if *root == old {
+                    *root = new;
+                }
+            }
         }
     }
 
