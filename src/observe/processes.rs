@@ -135,7 +135,7 @@ impl ProcessTable {
             .filter(|(root, kernel)| torn_down(**root, **kernel, roots));
         let dead: alloc::vec::Vec<u64> = dead.map(|(root, _)| *root).collect();
         for root in dead {
-            self.bury(root, false, &mut changes);
+            self.bury(root, &mut changes);
         }
         self.count_where(&mut changes, |_| true);
         changes
@@ -153,7 +153,7 @@ impl ProcessTable {
             return false;
         };
         if torn_down(old, kernel, roots) {
-            self.bury(old, true, changes);
+            self.bury(old, changes);
             return false;
         }
         if self.recent.len() >= RECENT {
@@ -212,7 +212,7 @@ impl ProcessTable {
                 continue;
             };
             if torn_down(root, kernel, roots) {
-                self.bury(root, false, &mut changes);
+                self.bury(root, &mut changes);
             } else {
                 self.recent.push_back(root);
             }
@@ -220,37 +220,19 @@ impl ProcessTable {
         changes
     }
 
-    /// Takes a dead root out. `in_use` says that it died while it was loaded, as it does when a process
-    /// ends. If it was replaced by an `exec`, neither a death nor the birth that was held back counts.
-    fn bury(&mut self, root: u64, in_use: bool, changes: &mut Changes) {
+    /// Takes a dead root out. If an `exec` replaced it, be it by a new root or by one in the very frame that
+    /// its forerunner had, neither its death nor the birth that was held back counts.
+    fn bury(&mut self, root: u64, changes: &mut Changes) {
         self.live.remove(&root);
-        let replacement = |held: &HeldBack| {
-            let by_new = held.forerunner == root && !held.reloaded;
-            let by_reused = held.root == root && held.reloaded && !in_use;
-            by_new || by_reused
-        };
-        let replaced = self.held_back.iter().position(replacement);
-        if let Some(held) = replaced.and_then(|index| self.held_back.remove(index)) {
-            let heir = if held.root == root {
-                held.forerunner
-            } else {
-                held.root
-            };
-            self.rename(root, heir);
-        } else {
+        let replaced = self.held_back.iter().position(|held| {
+            (held.forerunner == root && !held.reloaded) || (held.root == root && held.reloaded)
+        });
+        if replaced
+            .and_then(|held| self.held_back.remove(held))
+            .is_none()
+        {
             self.count_where(changes, |held| held.root == root || held.forerunner == root);
             changes.deaths += 1;
-        }
-    }
-
-    /// The process of root `old` goes on with root `new`.
-    fn rename(&mut self, old: u64, new: u64) {
-        for held in &mut self.held_back {
-            for root in [&mut held.root, &mut held.forerunner] {
-                if *root == old {
-                    *root = new;
-                }
-            }
         }
     }
 
