@@ -4,12 +4,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
-use lab::artifacts::Artifacts;
-use lab::env::{Environment, Machines};
+use clap::{Args, Parser, Subcommand};
+use lab::artifacts::{self, Artifacts};
+use lab::env::Machines;
+use lab::options::{HostOptions, MigrateOptions};
+use lab::session::{self, table, watch};
 
-/// Experiments with Qavisor: machines, guests, migrations
+/// Experiments with Qavisor: starts the machines, moves a guest, checks and reports
 #[derive(Parser)]
+#[command(version)]
 struct Lab {
     #[command(subcommand)]
     command: Command,
@@ -17,26 +20,36 @@ struct Lab {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start the hosts and talk to their monitors
-    Hosts {
-        #[arg(long, default_value = "auto")]
-        env: Environment,
-        #[arg(long)]
-        guests: PathBuf,
-        #[arg(long, default_value = "")]
-        options: String,
-        #[arg(long, default_value = "target/lab/hosts")]
-        out: PathBuf,
-        #[arg(long, default_value_t = 1500)]
-        mtu: u32,
-        #[arg(long)]
-        image: Option<PathBuf>,
-    },
+    /// Move a running guest and report what happened; exits 0 only if it runs on with nothing lost
+    Migrate(MigrateOptions),
+    /// What `make run` shows: a Linux guest at work moves between two hosts
+    Run(MigrateOptions),
+    /// Build what the experiments are made of: image, guests, emulated machine
+    Build,
+    /// Start the hosts with an archive of guests and talk to their monitors
+    Hosts(TalkOptions),
+}
+
+#[derive(Args)]
+struct TalkOptions {
+    /// The archive of the source's guests, see docs/monitor.md
+    #[arg(long, value_name = "FILE")]
+    guests: PathBuf,
+    /// The memory of all guests together
+    #[arg(long, default_value = "128M", value_name = "SIZE", value_parser = lab::units::size)]
+    memory: u64,
+    #[command(flatten)]
+    hosts: HostOptions,
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = lab::interrupt::listen().and_then(|()| match Lab::parse().command {
+        Command::Migrate(options) | Command::Run(options) => migrate(&options),
+        Command::Build => build(),
+        Command::Hosts(options) => talk(&options),
+    });
+    match done {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("lab: {error:#}");
             ExitCode::FAILURE
@@ -44,27 +57,44 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<()> {
-    lab::interrupt::listen()?;
-    match Lab::parse().command {
-        Command::Hosts {
-            env,
-            guests,
-            options,
-            out,
-            mtu,
-            image,
-        } => {
-            let artifacts = Artifacts::get(image.as_deref())?.with_debian()?;
-            let machines = Machines {
-                artifacts: &artifacts,
-                guests: &guests,
-                guest_memory: 128 << 20,
-                options: &options,
-                mtu,
-                folder: &std::path::absolute(out)?,
-            };
-            lab::hosts::talk(env, &machines)
-        }
+fn migrate(options: &MigrateOptions) -> Result<ExitCode> {
+    let mut person = watch::Person::new();
+    let (folder, report) = session::migrate(options, &mut person)?;
+    drop(person);
+    print!("{}", table::table(&report.json));
+    println!("report, events and logs: {}", folder.display());
+    if let Some(error) = report.error {
+        eprintln!("lab: {error}");
+        return Ok(ExitCode::FAILURE);
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build() -> Result<ExitCode> {
+    let artifacts = Artifacts::get(None)?.with_debian()?;
+    artifacts.linux_initrd()?;
+    artifacts.tiny_kernel()?;
+    artifacts.base()?;
+    println!(
+        "image: {}\neverything else: {}",
+        artifacts.image.display(),
+        artifacts.place.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn talk(options: &TalkOptions) -> Result<ExitCode> {
+    let artifacts = Artifacts::get(options.hosts.image.as_deref())?.with_debian()?;
+    let default = || artifacts::target().join("lab/hosts");
+    let folder = std::path::absolute(options.hosts.out.clone().unwrap_or_else(default))?;
+    let machines = Machines {
+        artifacts: &artifacts,
+        guests: &options.guests,
+        guest_memory: options.memory,
+        options: &options.hosts.options,
+        mtu: options.hosts.mtu,
+        folder: &folder,
+    };
+    lab::hosts::talk(options.hosts.env, &machines)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::agent::wire::{Command, Host, Line, Party};
 use crate::machine::process::{Process, tail};
@@ -81,29 +81,6 @@ impl Testbed {
             }
             Err(RecvTimeoutError::Timeout) => Ok(Received::Silence),
             Err(RecvTimeoutError::Disconnected) => Ok(Received::End),
-        }
-    }
-
-    /// Lets the machines end by themselves; what they still say is handed to `each`.
-    pub fn finish(mut self, patience: Duration, mut each: impl FnMut(Line)) -> Result<()> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.receive(left)? {
-                Received::Line(line) => each(line),
-                Received::Silence => bail!(
-                    "the machines did not power off within {} s",
-                    patience.as_secs()
-                ),
-                Received::End => break,
-            }
-        }
-        match self
-            .process
-            .wait(deadline.saturating_duration_since(Instant::now()))?
-        {
-            Some(_) => Ok(()),
-            None => bail!("the machine's process did not end"),
         }
     }
 

@@ -92,8 +92,10 @@ impl Archive {
 mod tests {
     use super::*;
 
+    type Entry = (String, u32, (u32, u32), Vec<u8>);
+
     /// Reads an archive back: name, mode, device, data.
-    fn read(mut bytes: &[u8]) -> Vec<(String, u32, (u32, u32), Vec<u8>)> {
+    fn read(mut bytes: &[u8]) -> Vec<Entry> {
         let total = bytes.len();
         let mut entries = Vec::new();
         while !bytes.is_empty() {

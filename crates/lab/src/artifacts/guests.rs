@@ -1,1 +1,141 @@
-//! The guests, and the archive in which the image finds them.
+//! The guests, and the archive in which the image finds them (docs/monitor.md, "Guests").
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::cpio::Archive;
+use super::stamp::{self, Ingredients};
+use super::{Artifacts, BARE, cargo, target};
+
+/// The host's own target, named so that static linking is asked of the guest's program and not of the build's.
+const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// One VM's files.
+pub struct Guest<'a> {
+    /// The VM's name.
+    pub name: &'a str,
+    /// A bzImage.
+    pub kernel: &'a Path,
+    /// Its initramfs.
+    pub initrd: Option<&'a Path>,
+    /// Its memory in bytes.
+    pub memory: u64,
+    /// Its command line.
+    pub command_line: &'a str,
+}
+
+/// Writes the archive of the guests to `product`, unless it is there.
+pub fn archive(product: &Path, guests: &[Guest]) -> Result<()> {
+    let mut from = Ingredients::new();
+    for guest in guests {
+        from = from
+            .text(&settings(guest))
+            .text(guest.name)
+            .file(guest.kernel)?;
+        from = from.files(guest.initrd)?;
+    }
+    stamp::build(product, from, |partial| {
+        let mut archive = Archive::new();
+        for guest in guests {
+            let read = |path: &Path| {
+                fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+            };
+            archive.directory(guest.name);
+            archive.file(&format!("{}/kernel", guest.name), &read(guest.kernel)?);
+            if let Some(initrd) = guest.initrd {
+                archive.file(&format!("{}/initrd", guest.name), &read(initrd)?);
+            }
+            archive.file(
+                &format!("{}/settings", guest.name),
+                settings(guest).as_bytes(),
+            );
+        }
+        Ok(fs::write(partial, archive.finish())?)
+    })
+}
+
+/// The memory goes in the largest unit that loses nothing.
+fn settings(guest: &Guest) -> String {
+    let memory = match guest.memory {
+        bytes if bytes.is_multiple_of(1 << 20) => format!("{}M", bytes >> 20),
+        bytes if bytes.is_multiple_of(1 << 10) => format!("{}K", bytes >> 10),
+        bytes => bytes.to_string(),
+    };
+    format!("memory={memory}\ncmdline={}\n", guest.command_line)
+}
+
+impl Artifacts {
+    /// The initramfs of the Linux guest: the workloads as its init, and busybox for a shell.
+    pub fn linux_initrd(&self) -> Result<PathBuf> {
+        let _lock = super::lock(&self.place)?;
+        let flags = format!(
+            "target.{STATIC_TARGET}.rustflags=[\"-Ctarget-feature=+crt-static\",\"-Crelocation-model=static\"]"
+        );
+        cargo(&[
+            "build",
+            "--release",
+            "--package",
+            "guest-workload",
+            "--target",
+            STATIC_TARGET,
+            "--config",
+            &flags,
+        ])?;
+        let workload = target().join(STATIC_TARGET).join("release/guest-workload");
+        let busybox = &self.debian()?.busybox;
+        let product = self.place.join("guest.cpio");
+        stamp::build(
+            &product,
+            Ingredients::new().file(&workload)?.file(busybox)?,
+            |partial| {
+                let mut archive = Archive::new();
+                for folder in ["bin", "dev", "proc", "sys"] {
+                    archive.directory(folder);
+                }
+                archive.console("dev/console");
+                archive.program("init", &fs::read(&workload)?);
+                archive.program("bin/busybox", &fs::read(busybox)?);
+                Ok(fs::write(partial, archive.finish())?)
+            },
+        )?;
+        Ok(product)
+    }
+
+    /// The bare-metal guest, a bzImage.
+    pub fn tiny_kernel(&self) -> Result<PathBuf> {
+        let _lock = super::lock(&self.place)?;
+        cargo(&[
+            "build",
+            "--release",
+            "--package",
+            "guest-tiny",
+            "--target",
+            BARE,
+        ])?;
+        Ok(target().join(BARE).join("release/guest-tiny"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_name_the_memory_in_a_unit_that_loses_nothing() {
+        let mut guest = Guest {
+            name: "linux",
+            kernel: Path::new("kernel"),
+            initrd: None,
+            memory: 128 << 20,
+            command_line: "console=ttyS0 quiet",
+        };
+        assert_eq!(
+            settings(&guest),
+            "memory=128M\ncmdline=console=ttyS0 quiet\n"
+        );
+        guest.memory = (128 << 20) + 4096;
+        assert!(settings(&guest).starts_with("memory=131076K\n"));
+    }
+}

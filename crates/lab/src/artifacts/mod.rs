@@ -16,6 +16,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use base::Base;
 use debian::Debian;
 
 /// The bare machine's target.
@@ -39,7 +40,7 @@ pub fn root() -> &'static Path {
 }
 
 /// Where cargo builds.
-fn target() -> PathBuf {
+pub fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |path| root().join(path))
 }
 
@@ -76,6 +77,12 @@ impl Artifacts {
         let _lock = lock(&self.place)?;
         self.debian = Some(Debian::get(&self.place)?);
         Ok(self)
+    }
+
+    /// The emulated machine of the environment `nested`.
+    pub fn base(&self) -> Result<Base> {
+        let _lock = lock(&self.place)?;
+        Base::get(&self.place, self.debian()?)
     }
 
     /// Debian's kernel and busybox.

@@ -8,7 +8,6 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -25,7 +24,7 @@ pub const DESTINATION_ADDRESS: &str = "10.0.0.2";
 pub const PORT: u16 = 4444;
 
 /// Where the hosts run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Environment {
     /// Two QEMU/KVM machines on this machine, which offers VMX to guests.
     Kvm,
@@ -69,20 +68,6 @@ impl Environment {
         } else {
             Environment::Nested
         }
-    }
-
-    /// How many hosts it has.
-    pub fn hosts(self) -> usize {
-        if self == Environment::Bochs { 1 } else { 2 }
-    }
-
-    /// How long the hosts may take to be ready, in wall time on a slow machine.
-    pub fn start_patience(self) -> Duration {
-        Duration::from_secs(match self {
-            Environment::Kvm => 30,
-            Environment::Bochs => 90,
-            Environment::Nested => 180,
-        })
     }
 
     /// Starts the hosts.

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use super::Machines;
 use crate::agent::job::Link;
 use crate::agent::wire::Line;
-use crate::artifacts::base::{Base, make_disk};
-use crate::artifacts::{self, stamp};
+use crate::artifacts::base::make_disk;
+use crate::artifacts::stamp;
 use crate::machine::bochs::{Bochs, Config, HASWELL, read_lines};
 use crate::testbed::{Testbed, Wiring};
 
@@ -19,10 +19,7 @@ const MACHINE_OVERHEAD: u64 = 288;
 
 /// Starts the emulated machine. What its own kernel says is in `machine.log`.
 pub fn start(machines: &Machines) -> Result<Testbed> {
-    let base = {
-        let _lock = artifacts::lock(&machines.artifacts.place)?;
-        Base::get(&machines.artifacts.place, machines.artifacts.debian()?)?
-    };
+    let base = machines.artifacts.base()?;
     let job = machines.job(
         "/job/qavisor",
         "/job/guests.cpio",

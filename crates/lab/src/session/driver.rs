@@ -1,0 +1,231 @@
+//! Drives a run from the start of the hosts to their end, and never waits without a limit.
+
+use std::fs::File;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+
+use super::report::{Report, Wanted, report};
+use super::story::{Story, index};
+use super::watch::Watch;
+use super::{create, vm};
+use crate::agent::wire::{Host, Kind, Line, Party};
+use crate::env::{DESTINATION_ADDRESS, Environment, Machines, PORT};
+use crate::interrupt;
+use crate::options::{MigrateOptions, Workload};
+use crate::testbed::{Received, Testbed, Wiring};
+
+/// Heartbeats before the migration: the guest's start is over, and its silences are its own.
+const SETTLE: u64 = 10;
+/// Heartbeats that have to come from the destination.
+const AFTERWARDS: u64 = 10;
+/// How often a person's view is renewed when nothing comes.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How long each phase may take in wall time, on a slow machine that does other things too.
+struct Patience {
+    start: Duration,
+    guest: Duration,
+    migration: Duration,
+    end: Duration,
+}
+
+impl Patience {
+    fn of(environment: Environment) -> Self {
+        let seconds = |start, guest, migration, end| Patience {
+            start: Duration::from_secs(start),
+            guest: Duration::from_secs(guest),
+            migration: Duration::from_secs(migration),
+            end: Duration::from_secs(end),
+        };
+        match environment {
+            Environment::Kvm => seconds(30, 60, 120, 20),
+            Environment::Bochs => seconds(90, 180, 240, 30),
+            Environment::Nested => seconds(180, 300, 420, 60),
+        }
+    }
+}
+
+/// A run in progress.
+pub struct Driver<'a> {
+    options: &'a MigrateOptions,
+    testbed: Testbed,
+    story: Story,
+    events: File,
+    logs: Option<[File; 2]>,
+    watch: &'a mut dyn Watch,
+    patience: Patience,
+}
+
+impl<'a> Driver<'a> {
+    /// Runs the experiment. Whatever goes wrong once the hosts are started is in the report.
+    pub fn run(
+        options: &'a MigrateOptions,
+        machines: &Machines,
+        watch: &'a mut dyn Watch,
+    ) -> Result<Report> {
+        let environment = options.hosts.env;
+        watch.phase("starting the hosts");
+        let testbed = environment.start(machines)?;
+        let story = Story::new(&testbed.wiring, vm(options));
+        // With one host, the log comes by a serial port of its own and is a file already.
+        let logs = match testbed.wiring {
+            Wiring::Direct => None,
+            Wiring::Agent => Some([
+                create(machines, "source.log")?,
+                create(machines, "destination.log")?,
+            ]),
+        };
+        let mut driver = Driver {
+            options,
+            story,
+            events: create(machines, "events.jsonl")?,
+            logs,
+            watch,
+            patience: Patience::of(environment),
+            testbed,
+        };
+        let outcome = driver.experiment();
+        let error = outcome.err().map(|error| driver.explain(&error));
+        interrupt::check()?;
+        Ok(driver.close(error))
+    }
+
+    fn experiment(&mut self) -> Result<()> {
+        self.wait("starting the hosts", self.patience.start, Story::all_ready)?;
+        self.phase("waiting for the guest");
+        self.wait("waiting for the guest", self.patience.guest, |story| {
+            story.heartbeats.seen[0] >= SETTLE
+        })?;
+        if self.options.guest.workload == Workload::Reboot {
+            // Now, so that the restart falls into the sample.
+            self.wait("waiting for the restart", self.patience.guest, |story| {
+                story.restarting
+            })?;
+        }
+        let to = match self.testbed.wiring {
+            Wiring::Direct => "memory".to_owned(),
+            Wiring::Agent => format!("{DESTINATION_ADDRESS}:{PORT}"),
+        };
+        let command = self.options.movement.command(vm(self.options), &to);
+        self.testbed.send(Host::Source, &command)?;
+        self.phase("sampling");
+        let over = |story: &Story| story.decision.is_some() || story.migration_over();
+        self.wait("sampling", self.patience.migration, over)?;
+        self.phase("migrating");
+        self.wait("migrating", self.patience.migration, Story::migration_over)?;
+        self.phase("watching the guest at the destination");
+        let verify = self.options.movement.verify;
+        self.wait(
+            "watching the guest at the destination",
+            self.patience.guest,
+            |story| {
+                let failed = story.sides.iter().any(|side| side.error.is_some());
+                failed
+                    || story.heartbeats.seen[1] >= AFTERWARDS && (story.verify.is_some() || !verify)
+            },
+        )
+    }
+
+    fn phase(&mut self, name: &str) {
+        self.watch.phase(name);
+    }
+
+    /// Takes lines until `done`, or says why that will not come.
+    fn wait(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        done: impl Fn(&Story) -> bool,
+    ) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        while !done(&self.story) {
+            interrupt::check()?;
+            match self.testbed.receive(LOOK)? {
+                Received::Line(line) => self.take(&line)?,
+                Received::Silence => {}
+                Received::End => bail!("while {what}: the machine ended"),
+            }
+            self.watch.look(&self.story);
+            self.still_possible(what)?;
+            ensure!(
+                Instant::now() < deadline,
+                "while {what}: nothing more within {} s",
+                patience.as_secs()
+            );
+        }
+        Ok(())
+    }
+
+    fn still_possible(&self, what: &str) -> Result<()> {
+        if let Some(reason) = &self.story.stopped {
+            bail!("while {what}: the VM stopped: {reason}");
+        }
+        if let Some((host, status)) = self.story.host_ended() {
+            bail!("while {what}: the {} ended: {status}", host.name());
+        }
+        match &self.story.refused {
+            Some(message) if !self.story.migration_over() => bail!("while {what}: {message}"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a line where it belongs.
+    fn take(&mut self, line: &Line) -> Result<()> {
+        if let (Some(logs), Party::Host(host), Kind::Log | Kind::Note) =
+            (&mut self.logs, line.from, line.kind)
+        {
+            writeln!(logs[index(host)], "{:10.1} {}", line.at, line.text)?;
+        }
+        if let Some(record) = self.story.tell(line) {
+            writeln!(self.events, "{record}")?;
+        }
+        Ok(())
+    }
+
+    /// An error with the last words of whoever knows more.
+    fn explain(&self, error: &anyhow::Error) -> String {
+        let words = self.testbed.last_words();
+        if words.is_empty() {
+            format!("{error:#}")
+        } else {
+            format!("{error:#} (last words: {words})")
+        }
+    }
+
+    /// Ends the hosts and writes the report. After an error they are not asked: dropping the testbed ends them.
+    fn close(mut self, error: Option<String>) -> Report {
+        let wanted = Wanted {
+            verify: self.options.movement.verify,
+            heartbeats: AFTERWARDS,
+        };
+        let result = report(self.options, &self.story, wanted, error);
+        if result.error.is_none() {
+            self.phase("powering off");
+            let deadline = self.patience.end;
+            // The run is over and its report is made: a host that does not power off by itself is ended.
+            let asked = self
+                .testbed
+                .hosts()
+                .iter()
+                .try_for_each(|host| self.testbed.send(*host, "quit"));
+            if asked.is_ok() {
+                let _ = self.wait_for_end(deadline);
+            }
+        }
+        result
+    }
+
+    fn wait_for_end(&mut self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        while !self.story.all_ended() && Instant::now() < deadline {
+            match self.testbed.receive(LOOK)? {
+                Received::Line(line) => self.take(&line)?,
+                Received::Silence => interrupt::check()?,
+                Received::End => break,
+            }
+        }
+        Ok(())
+    }
+}

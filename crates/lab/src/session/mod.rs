@@ -1,0 +1,144 @@
+//! One experiment: hosts up, guest at work, migration, guest at work there, report.
+
+pub mod driver;
+pub mod heartbeat;
+pub mod report;
+pub mod story;
+pub mod table;
+pub mod watch;
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::artifacts::Artifacts;
+use crate::artifacts::guests::{self, Guest};
+use crate::env::Machines;
+use crate::options::{GuestKind, MigrateOptions, Workload};
+use driver::Driver;
+use report::Report;
+use watch::Watch;
+
+/// What every Linux guest is told: where its console is, and to leave out what only costs time on a machine that
+/// the hypervisor knows. `panic=-1` restarts at once, so that a panic is seen as a restart.
+const LINUX_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check \
+    random.trust_cpu=on cryptomgr.notests audit=0";
+
+/// Runs one migration and writes everything about it to a folder. An error is one of the lab's own; what went
+/// wrong in the experiment is in the report.
+pub fn migrate(options: &MigrateOptions, watch: &mut dyn Watch) -> Result<(PathBuf, Report)> {
+    let folder = folder(options)?;
+    watch.phase("building");
+    let artifacts = Artifacts::get(options.hosts.image.as_deref())?.with_debian()?;
+    let archive = folder.join("guests.cpio");
+    write_guests(options, &artifacts, &archive)?;
+    let machines = Machines {
+        artifacts: &artifacts,
+        guests: &archive,
+        guest_memory: options.guest.memory,
+        options: &options.hosts.options,
+        mtu: options.hosts.mtu,
+        folder: &folder,
+    };
+    let report = Driver::run(options, &machines, watch)?;
+    let path = folder.join("report.json");
+    let text = serde_json::to_string_pretty(&report.json)?;
+    fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    Ok((folder, report))
+}
+
+/// The folder of a run, made and free of an earlier run's report.
+fn folder(options: &MigrateOptions) -> Result<PathBuf> {
+    let default = || format!("{}-{}", options.hosts.env, options.guest.workload);
+    let folder = match &options.hosts.out {
+        Some(out) => out.clone(),
+        None => crate::artifacts::target().join("lab").join(default()),
+    };
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    for stale in [
+        "report.json",
+        "events.jsonl",
+        "source.log",
+        "destination.log",
+    ] {
+        crate::artifacts::stamp::remove(&folder.join(stale))?;
+    }
+    Ok(fs::canonicalize(&folder)?)
+}
+
+/// A file of the run.
+fn create(machines: &Machines, name: &str) -> Result<File> {
+    let path = machines.folder.join(name);
+    File::create(&path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Builds the guest that was asked for, and its archive.
+fn write_guests(
+    options: &MigrateOptions,
+    artifacts: &Artifacts,
+    archive: &std::path::Path,
+) -> Result<()> {
+    let guest = &options.guest;
+    let command_line = command_line(guest.guest, guest.workload, &guest.append)?;
+    let built = match guest.guest {
+        GuestKind::Linux => artifacts.debian()?.kernel.clone(),
+        GuestKind::Tiny => artifacts.tiny_kernel()?,
+    };
+    let initrd = match (&guest.initrd, guest.guest) {
+        (Some(initrd), _) => Some(initrd.clone()),
+        (None, GuestKind::Linux) => Some(artifacts.linux_initrd()?),
+        (None, GuestKind::Tiny) => None,
+    };
+    let one = Guest {
+        name: vm(options),
+        kernel: guest.kernel.as_ref().unwrap_or(&built),
+        initrd: initrd.as_deref(),
+        memory: guest.memory,
+        command_line: &command_line,
+    };
+    guests::archive(archive, &[one])
+}
+
+/// The name of the VM.
+fn vm(options: &MigrateOptions) -> &'static str {
+    match options.guest.guest {
+        GuestKind::Linux => "linux",
+        GuestKind::Tiny => "tiny",
+    }
+}
+
+/// How a guest is told what to do.
+fn command_line(guest: GuestKind, workload: Workload, more: &str) -> Result<String> {
+    let own = match (guest, workload) {
+        (GuestKind::Linux, workload) => format!("{LINUX_COMMAND_LINE} workload={workload}"),
+        (GuestKind::Tiny, Workload::Idle) => "mode=hlt".to_owned(),
+        (GuestKind::Tiny, Workload::Calm) => "mode=write rate=1".to_owned(),
+        (GuestKind::Tiny, Workload::Unruly) => "mode=write rate=200".to_owned(),
+        (GuestKind::Tiny, Workload::Reboot) => "mode=cf9 after=20".to_owned(),
+        (GuestKind::Tiny, Workload::Storm) => {
+            bail!("the guest tiny has no processes: no workload storm")
+        }
+    };
+    Ok(format!("{own} {more}").trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_guest_is_told_its_workload_in_its_own_words() {
+        let linux = command_line(GuestKind::Linux, Workload::Unruly, "workload.range=8M").unwrap();
+        assert!(
+            linux.starts_with("console=ttyS0 ")
+                && linux.ends_with(" workload=unruly workload.range=8M")
+        );
+        assert!(!linux.contains("  "));
+        assert_eq!(
+            command_line(GuestKind::Tiny, Workload::Idle, "").unwrap(),
+            "mode=hlt"
+        );
+        assert!(command_line(GuestKind::Tiny, Workload::Storm, "").is_err());
+    }
+}
