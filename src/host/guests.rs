@@ -89,6 +89,11 @@ impl Guests {
         }
     }
 
+    /// A tenant, to look at.
+    pub fn peek(&self, id: TenantId) -> Option<&Tenant> {
+        self.tenants.get(&id)
+    }
+
     /// A tenant.
     pub fn get(&mut self, id: TenantId) -> Option<&mut Tenant> {
         self.tenants.get_mut(&id)
@@ -103,6 +108,11 @@ impl Guests {
     /// All tenants.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (TenantId, &mut Tenant)> {
         self.tenants.iter_mut().map(|(id, tenant)| (*id, tenant))
+    }
+
+    /// Whether a VM runs, halted or not.
+    pub fn any_running(&self) -> bool {
+        self.tenants.values().any(|tenant| tenant.vm.activity == Activity::Running)
     }
 
     /// Names of the VMs.

@@ -111,7 +111,8 @@ impl Host {
 
     fn run_one_guest(&mut self) {
         let streaming = self.migrations.streaming();
-        let mut deadline = self.ticker.deadline();
+        // Without a running VM nobody counts ticks, and only the monitor has to be looked at.
+        let mut deadline = if self.guests.any_running() { self.ticker.deadline() } else { self.terminal.deadline() };
         if streaming {
             deadline = deadline.min(clock::now() + clock::from_micros(STREAMING_SLICE));
         }

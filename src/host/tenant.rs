@@ -13,6 +13,7 @@ use crate::{
 };
 use alloc::{format, string::String, vec::Vec};
 use core::time::Duration;
+use migration::Bitmap;
 
 /// Durations of harvests that are kept for the report, the latest ones.
 const HARVEST_TIMES: usize = 256;
@@ -78,6 +79,13 @@ impl Tenant {
             self.watch(false);
         }
         observed
+    }
+
+    /// Moves the pages modified since the last call to `dirty`, for a migration. They count in the identifier as any others.
+    pub fn harvest_for_migration(&mut self, dirty: &mut Bitmap) {
+        let pages = self.vm.harvest();
+        self.observer.modified(pages);
+        self.vm.take_migration_log(dirty);
     }
 
     fn note_harvest(&mut self, micros: u64) {

@@ -59,6 +59,11 @@ impl Terminal {
         }
     }
 
+    /// When the port is looked at next, in TSC ticks.
+    pub fn deadline(&self) -> u64 {
+        clock::now() + clock::from_micros(self.next_poll.saturating_sub(clock::micros()))
+    }
+
     /// Sends one event.
     pub fn tell(&self, what: What) {
         let line = what.at(Duration::from_micros(clock::micros())).line();

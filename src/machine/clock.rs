@@ -60,25 +60,56 @@ fn factor(to: u64, from: u64) -> u64 {
 
 /// Learns the rate of the TSC and sets the origin of [`micros`].
 ///
-/// Asks a hypervisor beneath us first (leaf 0x4000_0010, the TSC's kHz, a convention of VMware that
-/// KVM and QEMU keep); else counts against the PIT, because CPUID leaf 0x15 names the real CPU's crystal even where
-/// an emulator runs at another rate.
+/// Under KVM its clock tells the rate exactly; two hosts that calibrate each for themselves would disagree, and a guest that
+/// moves would find its TSC at another rate. Elsewhere the PIT is the measure, not CPUID leaf 0x15: that names the real CPU's
+/// crystal even where an emulator runs at another rate.
 pub fn init() {
-    let hz = hypervisor_tsc_hz().unwrap_or_else(calibrate_by_pit);
+    let hz = kvm_tsc_hz().unwrap_or_else(calibrate_by_pit);
     HZ.store(hz, Ordering::Relaxed);
     NANOS_A_TICK.store(factor(1_000_000_000, hz), Ordering::Relaxed);
     TICKS_A_NANO.store(factor(hz, 1_000_000_000), Ordering::Relaxed);
     START.store(now(), Ordering::Relaxed);
 }
 
-fn hypervisor_tsc_hz() -> Option<u64> {
+/// What KVM writes to a guest's clock page (`struct pvclock_vcpu_time_info` of Linux's KVM documentation).
+#[repr(C, align(64))]
+struct KvmClock {
+    version: u32,
+    _padding: u32,
+    tsc_timestamp: u64,
+    system_time: u64,
+    multiplier: u32,
+    shift: i8,
+    flags: u8,
+}
+
+static mut KVM_CLOCK: KvmClock =
+    KvmClock { version: 0, _padding: 0, tsc_timestamp: 0, system_time: 0, multiplier: 0, shift: 0, flags: 0 };
+
+fn kvm_tsc_hz() -> Option<u64> {
     use core::arch::x86_64::__cpuid;
+    use x86_64::registers::model_specific::Msr;
+    const SYSTEM_TIME: u32 = 0x4b56_4d01;
+    const CLOCK: u32 = 1 << 3;
     let under_hypervisor = __cpuid(1).ecx & (1 << 31) != 0;
-    if !under_hypervisor || __cpuid(0x4000_0000).eax < 0x4000_0010 {
+    let signature = __cpuid(0x4000_0000);
+    let is_kvm = under_hypervisor && signature.ebx.to_le_bytes() == *b"KVMK" && signature.eax >= 0x4000_0001;
+    if !is_kvm || __cpuid(0x4000_0001).eax & CLOCK == 0 {
         return None;
     }
-    let khz = u64::from(__cpuid(0x4000_0010).eax);
-    (khz != 0).then_some(khz * 1000)
+    let page = &raw mut KVM_CLOCK;
+    // SAFETY: KVM offers the MSR, and fills the structure before the write returns to us; virtual is physical here. Written 0
+    // afterwards, so that KVM writes there no more.
+    let (multiplier, shift) = unsafe {
+        Msr::new(SYSTEM_TIME).write(page as u64 | 1);
+        let values = ((&raw const (*page).multiplier).read_volatile(), (&raw const (*page).shift).read_volatile());
+        Msr::new(SYSTEM_TIME).write(0);
+        values
+    };
+    // Nanoseconds are (ticks << shift) * multiplier / 2^32, so ticks a second are 10^9 * 2^32 / multiplier >> shift.
+    let unshifted = (1_000_000_000u128 << 32).checked_div(u128::from(multiplier))?;
+    let hz = if shift < 0 { unshifted.checked_shl(shift.unsigned_abs().into())? } else { unshifted >> shift.min(63) };
+    u64::try_from(hz).ok().filter(|hz| *hz > 1_000_000)
 }
 
 /// Counts TSC ticks over 10 ms of PIT channel 2 (8254 data sheet, mode 0; port 0x61 gates it). The

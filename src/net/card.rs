@@ -22,7 +22,7 @@ const GUEST_TSO4: u64 = 1 << 7;
 const HOST_TSO4: u64 = 1 << 11;
 
 /// Memory for the buffers of one direction, at most.
-const BUFFER_MEMORY: usize = 2 << 20;
+const BUFFER_MEMORY: usize = 1 << 20;
 /// The largest frame that IPv4's length field allows.
 const LARGEST_FRAME: usize = 65_535;
 /// A receive buffer that must take large segments (virtio 1.2, 5.1.6.3.1).
@@ -407,7 +407,7 @@ mod tests {
             for features in [0, GUEST_TSO4] {
                 let (count, length) = buffers(features, mtu);
                 assert!(length >= usize::from(mtu) + 26);
-                assert!(count * length <= BUFFER_MEMORY && count >= 31);
+                assert!(count * length <= BUFFER_MEMORY && count >= 15);
             }
         }
         assert_eq!(buffers(0, 1500).0, RING_SIZE);

@@ -217,9 +217,8 @@ impl Vm {
         self.migration_log = on.then(|| Bitmap::new(self.memory.pages() as u64));
     }
 
-    /// Moves what the migration's log holds, harvested up to now, to `dirty`.
+    /// Moves what the migration's log holds to `dirty`: the pages of all harvests since the last call.
     pub fn take_migration_log(&mut self, dirty: &mut Bitmap) {
-        self.harvest();
         if let Some(log) = &mut self.migration_log {
             dirty.or(log);
             log.clear_all();
@@ -236,13 +235,10 @@ impl Vm {
         self.ept.is_dirty(gfn) || self.sample_log.as_ref().is_some_and(|log| log.test(gfn))
     }
 
-    /// Every page is missing until [`Vm::install`] brings it.
-    pub fn all_missing(&mut self) {
-        let pages = self.memory.pages() as u64;
-        let mut missing = Bitmap::new(pages);
-        missing.set_all();
+    /// These pages are missing until [`Vm::install`] brings each: touching one stops the guest.
+    pub fn set_missing(&mut self, missing: Bitmap) {
+        self.ept.revoke(&missing);
         self.missing = Some(missing);
-        self.ept.revoke_all();
     }
 
     /// Whether a page has not come yet.
@@ -250,24 +246,27 @@ impl Vm {
         self.missing.as_ref().is_some_and(|missing| missing.test(gfn))
     }
 
-    /// Writes a page that came from the source; `None` is a page of zeroes. It counts as modified.
-    pub fn install(&mut self, gfn: u64, page: Option<&Page>) {
-        let was_missing = self.is_missing(gfn);
-        match (page, self.memory.page_mut(gfn)) {
-            (_, None) => return,
-            (Some(page), Some(place)) => place.copy_from_slice(page),
-            // A page that was never written here is still zero.
-            (None, Some(place)) => {
-                if !was_missing {
-                    place.fill(0);
-                }
-            }
+    /// Writes a page that came from the source. It counts as modified.
+    pub fn install(&mut self, gfn: u64, page: &Page) {
+        if let Some(place) = self.memory.page_mut(gfn) {
+            place.copy_from_slice(page);
+            self.arrived(gfn);
         }
-        if was_missing {
+    }
+
+    /// Makes a page zero; `untouched` says that it still is, because memory starts zeroed.
+    pub fn install_zero(&mut self, gfn: u64, untouched: bool) {
+        if untouched {
+            self.memory.note_written(gfn);
+        } else if let Some(place) = self.memory.page_mut(gfn) {
+            place.fill(0);
+        }
+        self.arrived(gfn);
+    }
+
+    fn arrived(&mut self, gfn: u64) {
+        if self.missing.as_mut().is_some_and(|missing| missing.clear(gfn)) {
             self.ept.grant(gfn);
-            if let Some(missing) = &mut self.missing {
-                missing.clear(gfn);
-            }
             if self.waiting_for == Some(gfn) {
                 self.waiting_for = None;
             }
@@ -276,8 +275,8 @@ impl Vm {
 
     /// Every page is here.
     pub fn none_missing(&mut self) {
-        if self.missing.take().is_some() {
-            self.ept.grant_all();
+        if let Some(missing) = self.missing.take() {
+            missing.iter().for_each(|gfn| self.ept.grant(gfn));
         }
         self.waiting_for = None;
     }

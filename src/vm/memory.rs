@@ -77,6 +77,11 @@ impl GuestMemory {
         Some(unsafe { &mut *((self.host + (index * PAGE_SIZE) as u64) as *mut Page) })
     }
 
+    /// Counts a page as modified.
+    pub fn note_written(&mut self, gfn: u64) {
+        self.written.set(gfn);
+    }
+
     /// Copies into the guest.
     ///
     /// # Errors

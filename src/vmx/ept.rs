@@ -107,10 +107,13 @@ impl Ept {
         usize::try_from(gfn).ok().and_then(|gfn| self.leaves().get(gfn).map(|leaf| leaf & DIRTY != 0)).unwrap_or(false)
     }
 
-    /// Takes all rights from every page, so that each first touch is an EPT violation.
-    pub fn revoke_all(&mut self) {
-        for leaf in self.leaves() {
-            *leaf &= !READ_WRITE_EXECUTE;
+    /// Takes all rights from pages, so that a touch is an EPT violation.
+    pub fn revoke(&mut self, pages: &Bitmap) {
+        let leaves = self.leaves();
+        for gfn in pages.iter() {
+            if let Some(leaf) = usize::try_from(gfn).ok().and_then(|gfn| leaves.get_mut(gfn)) {
+                *leaf &= !READ_WRITE_EXECUTE;
+            }
         }
         invept(self.pointer());
     }
@@ -119,13 +122,6 @@ impl Ept {
     /// (SDM 29.4.3.3).
     pub fn grant(&mut self, gfn: u64) {
         if let Some(leaf) = usize::try_from(gfn).ok().and_then(|gfn| self.leaves().get_mut(gfn)) {
-            *leaf |= READ_WRITE_EXECUTE;
-        }
-    }
-
-    /// Gives every page its rights back.
-    pub fn grant_all(&mut self) {
-        for leaf in self.leaves() {
             *leaf |= READ_WRITE_EXECUTE;
         }
     }

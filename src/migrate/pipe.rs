@@ -1,0 +1,100 @@
+//! Bytes between an engine and its channel.
+
+use crate::{
+    machine::clock,
+    net::{Channel, CloseReason, ConnectionState},
+};
+use alloc::{boxed::Box, vec::Vec};
+
+/// Bytes that an engine is asked for at a time.
+const BATCH: usize = 64 << 10;
+/// Batches that one step sends at most, before the guest has its turn.
+const BATCHES: usize = 4;
+
+/// A channel with what is on its way into it.
+pub struct Pipe {
+    channel: Box<dyn Channel>,
+    out: Vec<u8>,
+    sent: usize,
+    /// Bytes sent so far.
+    pub total: u64,
+}
+
+impl Pipe {
+    /// Over a channel.
+    pub fn new(channel: Box<dyn Channel>) -> Self {
+        Self { channel, out: Vec::new(), sent: 0, total: 0 }
+    }
+
+    /// Shows `take` what has come until it fails. True if anything came.
+    ///
+    /// # Errors
+    /// What `take` said.
+    pub fn receive<E>(&mut self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<bool, E> {
+        let mut outcome = Ok(());
+        let count = self.channel.receive(clock::micros(), &mut |bytes| {
+            if outcome.is_ok() {
+                outcome = take(bytes);
+            }
+            bytes.len()
+        });
+        outcome.map(|()| count > 0)
+    }
+
+    /// Asks `fill` for bytes and sends them, as long as the channel takes them. `fill` gets how many may be wanted, how many the
+    /// channel still holds, and where to put them. True if anything went.
+    ///
+    /// # Errors
+    /// What `fill` said.
+    pub fn send<E>(&mut self, mut fill: impl FnMut(usize, usize, &mut Vec<u8>) -> Result<(), E>) -> Result<bool, E> {
+        let mut happened = false;
+        for _ in 0..BATCHES {
+            if self.sent == self.out.len() {
+                self.out.clear();
+                self.sent = 0;
+                fill(BATCH, self.channel.queued(), &mut self.out)?;
+            }
+            let rest = self.out.get(self.sent..).unwrap_or_default();
+            if rest.is_empty() {
+                break;
+            }
+            let taken = self.channel.send(clock::micros(), rest);
+            self.sent += taken;
+            self.total += taken as u64;
+            happened |= taken > 0;
+            if self.sent < self.out.len() {
+                break;
+            }
+        }
+        Ok(happened)
+    }
+
+    /// Whether everything that was given to it has reached the other side.
+    pub fn is_drained(&self) -> bool {
+        self.sent == self.out.len() && self.channel.queued() == 0
+    }
+
+    /// Whether the connection is still being made.
+    pub fn is_connecting(&self) -> bool {
+        self.channel.state() == ConnectionState::Connecting
+    }
+
+    /// Why it can carry nothing more, if so.
+    pub fn broken(&self) -> Option<CloseReason> {
+        match self.channel.state() {
+            ConnectionState::Closed(reason) => Some(reason),
+            ConnectionState::PeerClosed | ConnectionState::Closing => Some(CloseReason::Reset),
+            ConnectionState::Connecting | ConnectionState::Open => None,
+        }
+    }
+
+    /// Ends it in good order.
+    pub fn close(&mut self) {
+        self.channel.close();
+    }
+
+    /// Ends it at once.
+    pub fn abort(&mut self) {
+        self.channel.abort();
+    }
+}
