@@ -1,0 +1,142 @@
+//! What the link carries, measured by what the destination acknowledges.
+
+use crate::{Error, Micros};
+use alloc::collections::VecDeque;
+
+/// Marks of sent bytes that are kept to measure the round trip.
+const MARKS: usize = 64;
+
+/// Bytes sent and acknowledged, the bandwidth and the round trip.
+#[derive(Debug)]
+pub struct Meter {
+    interval: Micros,
+    sent: u64,
+    acknowledged: u64,
+    /// (bytes sent up to a moment, the moment), for the round trip.
+    marks: VecDeque<(u64, Micros)>,
+    round_trip: Option<Micros>,
+    began: Option<Micros>,
+    /// When and at which count the present measurement began.
+    since: (Micros, u64),
+    /// Pages looked at since: with contents, of zeroes.
+    data: u64,
+    zero: u64,
+    bandwidth: Option<u64>,
+}
+
+impl Meter {
+    /// A meter that measures bandwidth over at least `interval`.
+    pub fn new(interval: Micros) -> Self {
+        Self {
+            interval: interval.max(1),
+            sent: 0,
+            acknowledged: 0,
+            marks: VecDeque::new(),
+            round_trip: None,
+            began: None,
+            since: (0, 0),
+            data: 0,
+            zero: 0,
+            bandwidth: None,
+        }
+    }
+
+    /// Bytes went to the channel.
+    pub fn sent(&mut self, bytes: usize, now: Micros) {
+        if bytes == 0 {
+            return;
+        }
+        if self.began.is_none() {
+            self.began = Some(now);
+            self.since = (now, 0);
+        }
+        self.sent += bytes as u64;
+        if self.marks.len() < MARKS {
+            self.marks.push_back((self.sent, now));
+        }
+    }
+
+    /// Pages were looked at: scanning pages of zeroes keeps the link idle and says nothing of it.
+    pub fn scanned(&mut self, data: u64, zero: u64) {
+        self.data += data;
+        self.zero += zero;
+    }
+
+    /// The destination says that it has handled so many bytes in all.
+    pub fn acknowledged(&mut self, total: u64, now: Micros) -> Result<(), Error> {
+        if total > self.sent {
+            return Err(Error::AcknowledgedTooMuch);
+        }
+        self.acknowledged = self.acknowledged.max(total);
+        while let Some((_, at)) = self.marks.pop_front_if(|(sent, _)| *sent <= total) {
+            let trip = now.saturating_sub(at);
+            self.round_trip = Some(self.round_trip.map_or(trip, |least| least.min(trip)));
+        }
+        self.measure(now);
+        Ok(())
+    }
+
+    fn measure(&mut self, now: Micros) {
+        let (start, count) = self.since;
+        let time = now.saturating_sub(start);
+        if time < self.interval {
+            return;
+        }
+        if self.data >= self.zero
+            && let Some(rate) = rate(self.acknowledged.saturating_sub(count), time)
+        {
+            // Half of the past smooths what one interval happens to see.
+            self.bandwidth = Some(self.bandwidth.map_or(rate, |old| old.midpoint(rate)));
+        }
+        self.restart(now);
+    }
+
+    /// Begins a new measurement: the link was idle for a reason of its own.
+    pub fn restart(&mut self, now: Micros) {
+        self.since = (now, self.acknowledged);
+        (self.data, self.zero) = (0, 0);
+    }
+
+    /// Bytes a second. Before the first interval is over: of all that was acknowledged.
+    pub fn bandwidth(&self, now: Micros) -> Option<u64> {
+        self.bandwidth.or_else(|| {
+            let began = self.began?;
+            rate(self.acknowledged, now.saturating_sub(began)).filter(|rate| *rate > 0)
+        })
+    }
+
+    /// The shortest time from bytes sent to bytes acknowledged.
+    pub fn round_trip(&self) -> Option<Micros> {
+        self.round_trip
+    }
+
+    /// Bytes on their way.
+    pub fn in_flight(&self) -> u64 {
+        self.sent.saturating_sub(self.acknowledged)
+    }
+
+    /// Bytes sent in all.
+    pub fn total(&self) -> u64 {
+        self.sent
+    }
+
+    /// A new link: counts begin anew, what was learnt about the pace is forgotten.
+    pub fn new_link(&mut self) {
+        *self = Self::new(self.interval);
+    }
+}
+
+/// Bytes a second, if time has passed.
+pub fn rate(bytes: u64, time: Micros) -> Option<u64> {
+    u64::try_from(u128::from(bytes) * 1_000_000 / u128::from(time.max(1))).ok().filter(|_| time > 0)
+}
+
+/// How long `bytes` take at `bandwidth` bytes a second.
+pub fn time_for(bytes: u64, bandwidth: u64) -> Micros {
+    u64::try_from(u128::from(bytes) * 1_000_000 / u128::from(bandwidth.max(1))).unwrap_or(u64::MAX)
+}
+
+/// How many bytes `bandwidth` bytes a second carry in a time.
+pub fn bytes_in(time: Micros, bandwidth: u64) -> u64 {
+    u64::try_from(u128::from(time) * u128::from(bandwidth) / 1_000_000).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,295 @@
+//! What goes out.
+
+use super::{Phase, Source};
+use crate::meter::bytes_in;
+use crate::wire::{self, Batch, HEADER, Kind, MAX_STATE, MAX_WHOLE, Message, PAGE_RECORD, Path};
+use crate::{Error, Micros, SourceVm, Status, hash, is_zero};
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+/// The least room that [`Source::transmit`] can use: a batch with one page.
+pub const MIN_ROOM: usize = HEADER + PAGE_RECORD;
+
+/// The most that one call appends, whatever the room: a batch must not be longer than the wire allows.
+const MAX_ROOM: usize = wire::MAX_BATCH / 2;
+
+/// Pages that one call looks at: the guest waits meanwhile, and pages of zeroes take hardly any room.
+const PAGES_A_CALL: u32 = 256;
+
+/// Words of a bitmap, or hashes, in one message.
+const WORDS: usize = 512;
+
+/// Bytes of the state in one message.
+const STATE_PIECE: usize = MAX_WHOLE / 2;
+
+/// Where one call writes, and how far it may go.
+pub struct Output<'a> {
+    pub bytes: &'a mut Vec<u8>,
+    start: usize,
+    end: usize,
+    looks: u32,
+}
+
+impl Output<'_> {
+    /// Bytes appended so far.
+    pub fn added(&self) -> u64 {
+        self.bytes.len().saturating_sub(self.start) as u64
+    }
+
+    /// Room for so many bytes?
+    fn fits(&self, bytes: usize) -> bool {
+        self.bytes.len().saturating_add(bytes) <= self.end
+    }
+
+    /// Takes one page from the call's share; false if it is used up or no page fits.
+    fn look(&mut self) -> bool {
+        if self.looks == 0 || !self.fits(PAGE_RECORD) {
+            return false;
+        }
+        self.looks -= 1;
+        true
+    }
+}
+
+impl Source {
+    /// Appends at most `room` bytes to `out`, and returns how many. It needs [`MIN_ROOM`]. If nothing was appended there
+    /// is nothing to say until the peer answers, or (while the guest runs here) until the guest has run on.
+    ///
+    /// What is appended counts as sent: the caller must see to it that it goes out, in order, or call
+    /// [`Source::link_lost`].
+    ///
+    /// # Errors
+    /// When the VM's state cannot be saved; the guest goes on here.
+    pub fn transmit(
+        &mut self,
+        now: Micros,
+        vm: &mut impl SourceVm,
+        room: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, Error> {
+        if room < MIN_ROOM {
+            return Ok(0);
+        }
+        let start = out.len();
+        let end = start.saturating_add(room.min(MAX_ROOM));
+        let mut out = Output { bytes: out, start, end, looks: PAGES_A_CALL };
+        let mut result = Ok(true);
+        while let Ok(true) = result {
+            result = self.step(now, vm, &mut out);
+        }
+        if let Err(error) = &result {
+            self.fail(error.clone(), now, vm);
+        }
+        if let Some(reason) = self.parting.take_if(|_| out.fits(MIN_ROOM)) {
+            wire::write(out.bytes, &Message::Abort { reason });
+        }
+        let added = out.bytes.len() - start;
+        self.meter.sent(added, now);
+        result.map(|_| added)
+    }
+
+    /// Does one thing. Returns whether there may be another.
+    fn step(&mut self, now: Micros, vm: &mut impl SourceVm, out: &mut Output<'_>) -> Result<bool, Error> {
+        if !out.fits(MIN_ROOM) {
+            return Ok(false);
+        }
+        match self.phase {
+            Phase::Greet => {
+                wire::write(out.bytes, &Message::Hello(self.offer.clone()));
+                self.phase = Phase::Offered;
+                Ok(false)
+            }
+            Phase::Begin => {
+                self.begin(now, vm);
+                Ok(true)
+            }
+            Phase::Rounds => self.push_round(now, vm, out),
+            Phase::Pause => self.pause(now, vm, out).map(|()| true),
+            Phase::Rest => Ok(self.push_rest(vm, out)),
+            Phase::Announce(from) => {
+                self.announce(from, out);
+                Ok(true)
+            }
+            Phase::State(from) => {
+                self.send_state(from, out);
+                Ok(true)
+            }
+            Phase::Commit => {
+                self.right.commit(out.bytes);
+                self.phase = Phase::Serve;
+                Ok(true)
+            }
+            Phase::Serve => {
+                self.serve(now, vm, out);
+                Ok(false)
+            }
+            Phase::Hashes(from) => Ok(self.send_hashes(from, vm, out)),
+            Phase::Farewell => {
+                wire::write(out.bytes, &Message::Done);
+                self.end(Status::Completed, now, vm);
+                Ok(false)
+            }
+            Phase::Recover => {
+                wire::write(out.bytes, &Message::Recover { session: self.offer.session });
+                self.sets.held.clear_all();
+                self.phase = Phase::Recovering;
+                Ok(false)
+            }
+            Phase::Offered
+            | Phase::Loading
+            | Phase::Compared
+            | Phase::Broken
+            | Phase::Recovering
+            | Phase::Ended(_) => Ok(false),
+        }
+    }
+
+    fn begin(&mut self, now: Micros, vm: &mut impl SourceVm) {
+        vm.track(true);
+        self.log.first_page = Some(now);
+        self.log.round_start = (now, self.meter.total(), 0);
+        self.meter.restart(now);
+        self.next_peek = now.saturating_add(self.config.peek_interval);
+        self.phase = match self.offer.path {
+            Path::PreCopy | Path::Hybrid => Phase::Rounds,
+            Path::StopAndCopy | Path::Demand | Path::PostCopy => Phase::Pause,
+        };
+    }
+
+    /// Sends a page as it is now.
+    fn send_page(&mut self, gfn: u64, vm: &impl SourceVm, batch: &mut Batch, out: &mut Output<'_>) {
+        let page = vm.page(gfn);
+        if is_zero(page) {
+            batch.zero(out.bytes, gfn);
+            self.log.pages.duplicate += 1;
+            self.meter.scanned(0, 1);
+        } else {
+            batch.data(out.bytes, gfn, page);
+            self.log.pages.normal += 1;
+            self.meter.scanned(1, 0);
+        }
+        if self.sets.sent(gfn) {
+            self.log.pages.twice += 1;
+        }
+    }
+
+    /// Sends pages in order until the call's share is used up (false) or none is left (true).
+    fn push_in_order(&mut self, vm: &impl SourceVm, out: &mut Output<'_>) -> bool {
+        let mut batch = Batch::open(out.bytes);
+        let mut done = false;
+        while !done && out.look() {
+            match self.sets.next_in_round() {
+                Some(gfn) => self.send_page(gfn, vm, &mut batch, out),
+                None => done = true,
+            }
+        }
+        batch.close(out.bytes);
+        done
+    }
+
+    fn push_round(&mut self, now: Micros, vm: &mut impl SourceVm, out: &mut Output<'_>) -> Result<bool, Error> {
+        self.peek(now, vm);
+        if self.push_in_order(vm, out) { self.end_round(now, vm, out) } else { Ok(false) }
+    }
+
+    fn push_rest(&mut self, vm: &impl SourceVm, out: &mut Output<'_>) -> bool {
+        let done = self.push_in_order(vm, out);
+        if done {
+            self.phase = Phase::State(0);
+        }
+        done
+    }
+
+    /// Pauses the guest and saves its state. Saving may modify pages, so dirty flags are collected after it.
+    fn pause(&mut self, now: Micros, vm: &mut impl SourceVm, out: &mut Output<'_>) -> Result<(), Error> {
+        self.right.pause(vm);
+        self.log.paused = Some(now);
+        self.state = vm.save_state().map_err(Error::StateNotSaved)?;
+        if self.state.len() > MAX_STATE {
+            return Err(Error::StateNotSaved("it is too long".to_string()));
+        }
+        self.sets.turn(vm);
+        self.log.syncs += 1;
+        wire::write(out.bytes, &Message::Paused);
+        self.phase = match self.offer.path {
+            Path::StopAndCopy | Path::PreCopy => Phase::Rest,
+            Path::Demand | Path::PostCopy => Phase::State(0),
+            Path::Hybrid => Phase::Announce(0),
+        };
+        Ok(())
+    }
+
+    /// Tells which pages are missing at the destination although a version of them may be there.
+    fn announce(&mut self, from: usize, out: &mut Output<'_>) {
+        let words = self.sets.pending.words();
+        let from = from + words.iter().skip(from).take_while(|word| **word == 0).count();
+        let Some(rest) = words.get(from..).filter(|rest| !rest.is_empty()) else {
+            self.phase = Phase::State(0);
+            return;
+        };
+        let now = rest.len().min(WORDS / 2);
+        wire::write_words(out.bytes, Kind::Stale, Some(from as u64), rest.iter().copied().take(now));
+        self.phase = Phase::Announce(from + now);
+    }
+
+    fn send_state(&mut self, from: usize, out: &mut Output<'_>) {
+        // An empty state is one empty piece.
+        let space = out.end.saturating_sub(out.bytes.len()).saturating_sub(2 * HEADER);
+        let until = from.saturating_add(space.min(STATE_PIECE)).min(self.state.len());
+        let bytes = self.state.get(from..until).unwrap_or_default();
+        let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        let piece = Message::State { total: number(self.state.len()), offset: number(from), bytes };
+        wire::write(out.bytes, &piece);
+        self.phase = if until == self.state.len() { Phase::Loading } else { Phase::State(until) };
+    }
+
+    /// Sends what the guest waits for, and as much of the rest as may be on its way at a time.
+    fn serve(&mut self, now: Micros, vm: &impl SourceVm, out: &mut Output<'_>) {
+        let window = self.window(now);
+        let mut batch = Batch::open(out.bytes);
+        while out.look() {
+            let Some(gfn) = self.next_wanted().or_else(|| {
+                let may_push = self.offer.path != Path::Demand && self.meter.in_flight() + out.added() < window;
+                if may_push { self.sets.next_to_push() } else { None }
+            }) else {
+                break;
+            };
+            self.send_page(gfn, vm, &mut batch, out);
+        }
+        batch.close(out.bytes);
+    }
+
+    /// The page that the guest has waited for longest, unless it has gone out meanwhile. The push goes on after it:
+    /// what the guest touches next is likely near.
+    fn next_wanted(&mut self) -> Option<u64> {
+        loop {
+            let gfn = self.urgent.pop_front()?;
+            if self.sets.pending.test(gfn) {
+                self.sets.cursor = gfn + 1;
+                return Some(gfn);
+            }
+        }
+    }
+
+    /// Bytes that may be on their way while pages are pushed. What the link itself holds at full speed, and the
+    /// configured part in queues: then the link is never idle, and a page that the guest waits for never queues behind
+    /// more than that part.
+    fn window(&self, now: Micros) -> u64 {
+        let on_wire = self.meter.bandwidth(now).zip(self.meter.round_trip());
+        let on_wire = on_wire.map_or(0, |(bandwidth, trip)| bytes_in(trip, bandwidth));
+        on_wire.saturating_add(self.config.push_window.into())
+    }
+
+    fn send_hashes(&mut self, from: u64, vm: &impl SourceVm, out: &mut Output<'_>) -> bool {
+        let left = usize::try_from(self.offer.page_count.saturating_sub(from)).unwrap_or(usize::MAX);
+        let count = left.min(WORDS).min(out.looks as usize);
+        if count == 0 {
+            return false;
+        }
+        out.looks -= u32::try_from(count).unwrap_or(out.looks);
+        let until = from + count as u64;
+        wire::write_words(out.bytes, Kind::Hashes, Some(from), (from..until).map(|gfn| hash(vm.page(gfn))));
+        self.phase = if until >= self.offer.page_count { Phase::Compared } else { Phase::Hashes(until) };
+        true
+    }
+}

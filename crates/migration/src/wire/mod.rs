@@ -1,0 +1,55 @@
+//! The wire format.
+//!
+//! A message is a header of 8 bytes (kind, three zero bytes, length of what follows) and its payload; numbers are
+//! little-endian. Most are small and handled whole. [`Kind::Pages`] is a batch: its payload is a row of page records,
+//! each handled as soon as it is whole, so that a page goes from the channel's buffer to the VM's memory in one copy
+//! and a batch of any length needs no buffer of its own.
+//!
+//! A page record is a word of 8 bytes (40 bits gfn, 8 bits kind, 16 bits argument) and what its kind calls for:
+//!
+//! | kind | argument | follows |
+//! |---|---|---|
+//! | 0 zero | pages in the run | nothing |
+//! | 1 data | 0 | the page |
+//!
+//! A hello (and a recover) begins with a magic number and the version; these stay where they are in every version, so
+//! that each version can name the other.
+
+mod decode;
+mod encode;
+mod fields;
+mod message;
+
+pub use decode::{Body, Decoder, Item, Record};
+pub use encode::{Batch, write, write_words};
+pub use message::{Chunk, Gfns, Kind, Message, Offer, Path};
+
+/// What every stream begins with.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"QAVISOR\x1a");
+
+/// The version of the protocol that this code speaks.
+pub const VERSION: u16 = 1;
+
+/// Bytes of a message's header, and of a page record's.
+pub const HEADER: usize = 8;
+
+/// Bytes of a record with a whole page.
+pub const PAGE_RECORD: usize = HEADER + crate::PAGE_SIZE;
+
+/// The longest payload of a message that is handled whole: what a decoder may have to buffer.
+pub const MAX_WHOLE: usize = 32 * 1024;
+
+/// The longest batch of pages.
+pub const MAX_BATCH: usize = 1 << 20;
+
+/// The longest state package.
+pub const MAX_STATE: usize = 16 << 20;
+
+/// The longest reason, in bytes.
+pub const MAX_REASON: usize = 512;
+
+/// The longest name of a VM, in bytes.
+pub const MAX_NAME: usize = 64;
+
+/// The most pages a VM can have: what a gfn of 40 bits reaches.
+pub const MAX_PAGES: u64 = 1 << 40;
