@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use lab::artifacts::{self, Artifacts};
-use lab::env::Machines;
+use lab::env::{Environment, Machines};
 use lab::options::{HostOptions, MigrateOptions};
 use lab::session::{self, table, watch};
 
@@ -22,7 +22,7 @@ struct Lab {
 enum Command {
     /// Move a running guest and report what happened; exits 0 only if it runs on with nothing lost
     Migrate(MigrateOptions),
-    /// What `make run` shows: a Linux guest at work moves between two hosts
+    /// What `make run` shows: the same as `migrate --verify`
     Run(MigrateOptions),
     /// Build what the experiments are made of: image, guests, emulated machine
     Build,
@@ -44,7 +44,11 @@ struct TalkOptions {
 
 fn main() -> ExitCode {
     let done = lab::interrupt::listen().and_then(|()| match Lab::parse().command {
-        Command::Migrate(options) | Command::Run(options) => migrate(&options),
+        Command::Migrate(options) => migrate(&options),
+        Command::Run(mut options) => {
+            options.movement.verify = true;
+            migrate(&options)
+        }
         Command::Build => build(),
         Command::Hosts(options) => talk(&options),
     });
@@ -71,6 +75,7 @@ fn migrate(options: &MigrateOptions) -> Result<ExitCode> {
 }
 
 fn build() -> Result<ExitCode> {
+    Environment::Nested.require()?;
     let artifacts = Artifacts::get(None)?.with_debian()?;
     artifacts.linux_initrd()?;
     artifacts.tiny_kernel()?;
@@ -84,6 +89,7 @@ fn build() -> Result<ExitCode> {
 }
 
 fn talk(options: &TalkOptions) -> Result<ExitCode> {
+    options.hosts.env.require()?;
     let artifacts = Artifacts::get(options.hosts.image.as_deref())?.with_debian()?;
     let default = || artifacts::target().join("lab/hosts");
     let folder = std::path::absolute(options.hosts.out.clone().unwrap_or_else(default))?;

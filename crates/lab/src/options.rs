@@ -85,9 +85,9 @@ pub struct GuestOptions {
     /// An initramfs in place of the workloads'
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
-    /// The guest's memory
-    #[arg(long, default_value = "128M", value_name = "SIZE", value_parser = units::size)]
-    pub memory: u64,
+    /// The guest's memory [default: 128M, for tiny 16M]
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub memory: Option<u64>,
     /// What the guest does
     #[arg(long, default_value = "calm")]
     pub workload: Workload,
@@ -162,6 +162,17 @@ pub struct MigrateOptions {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a flattened group has no help of its own")]
     pub hosts: HostOptions,
+}
+
+impl GuestOptions {
+    /// The guest's memory in bytes.
+    pub fn bytes(&self) -> u64 {
+        let default = match self.guest {
+            GuestKind::Linux => 128 << 20,
+            GuestKind::Tiny => 16 << 20,
+        };
+        self.memory.unwrap_or(default)
+    }
 }
 
 impl MoveOptions {

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::job::{HostJob, Job, Link};
 use super::wire::Host;
+use crate::artifacts::tools;
 
 /// How long QEMU may take to load its libraries and connect, on one emulated CPU that a second QEMU shares.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -40,7 +41,7 @@ impl Qemu {
         let listener = UnixListener::bind(&socket)
             .with_context(|| format!("cannot listen on {}", socket.display()))?;
         listener.set_nonblocking(true)?;
-        let mut command = Command::new("qemu-system-x86_64");
+        let mut command = tied_to_agent("qemu-system-x86_64");
         command.args(arguments(job, host, &socket));
         command
             .stdin(Stdio::null())
@@ -63,6 +64,17 @@ impl Qemu {
             }
         }
     }
+}
+
+/// A program that the kernel ends with the agent. In the emulated machine there is no `setpriv` and no need: the
+/// machine ends with the agent.
+fn tied_to_agent(program: &str) -> Command {
+    let Some(setpriv) = tools::find("setpriv") else {
+        return Command::new(program);
+    };
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL", "--", program]);
+    command
 }
 
 fn accept(listener: &UnixListener, child: &mut Child) -> Result<UnixStream> {

@@ -39,6 +39,11 @@ impl Archive {
         self.entry(name, 0o100_755, (0, 0), data);
     }
 
+    /// Adds a symbolic link.
+    pub fn link(&mut self, name: &str, to: &str) {
+        self.entry(name, 0o120_777, (0, 0), to.as_bytes());
+    }
+
     /// Adds `/dev/console`: the kernel opens it for its first process before any file system is mounted.
     pub fn console(&mut self, name: &str) {
         self.entry(name, 0o020_600, CONSOLE, &[]);
@@ -127,8 +132,9 @@ mod tests {
         }
         archive.program("init", b"#!");
         archive.console("dev/console");
+        archive.link("bin/sh", "busybox");
         let entries = read(&archive.finish());
-        assert_eq!(entries.len(), 13);
+        assert_eq!(entries.len(), 14);
         assert_eq!(entries[0], ("linux".into(), 0o040_755, (0, 0), vec![]));
         assert_eq!(entries[5].3, vec![4; 4]);
         assert_eq!(entries[10].1, 0o100_755);
@@ -136,6 +142,8 @@ mod tests {
             entries[11],
             ("dev/console".into(), 0o020_600, (5, 1), vec![])
         );
-        assert_eq!(entries[12].0, "TRAILER!!!");
+        let link = ("bin/sh".into(), 0o120_777, (0, 0), b"busybox".to_vec());
+        assert_eq!(entries[12], link);
+        assert_eq!(entries[13].0, "TRAILER!!!");
     }
 }

@@ -70,9 +70,13 @@ impl Artifacts {
     /// The initramfs of the Linux guest: the workloads as its init, and busybox for a shell.
     pub fn linux_initrd(&self) -> Result<PathBuf> {
         let _lock = super::lock(&self.place)?;
-        let flags = format!(
-            "target.{STATIC_TARGET}.rustflags=[\"-Ctarget-feature=+crt-static\",\"-Crelocation-model=static\"]"
-        );
+        let flags = [
+            "target-feature=+crt-static",
+            "relocation-model=static",
+            "strip=symbols",
+        ];
+        let flags = flags.map(|flag| format!("\"-C{flag}\"")).join(",");
+        let flags = format!("target.{STATIC_TARGET}.rustflags=[{flags}]");
         cargo(&[
             "build",
             "--release",
@@ -97,6 +101,9 @@ impl Artifacts {
                 archive.console("dev/console");
                 archive.program("init", &fs::read(&workload)?);
                 archive.program("bin/busybox", &fs::read(busybox)?);
+                // For the shell, that a person can start the workloads by hand.
+                archive.link("bin/sh", "busybox");
+                archive.link("bin/workload", "../init");
                 Ok(fs::write(partial, archive.finish())?)
             },
         )?;

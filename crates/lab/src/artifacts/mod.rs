@@ -49,6 +49,7 @@ impl Artifacts {
     pub fn get(image: Option<&Path>) -> Result<Self> {
         let place = target().join("lab");
         let _lock = lock(&place)?;
+        tools::require(&[&tools::CC, &tools::DPKG_DEB, &tools::SETPRIV])?;
         let image = match image {
             Some(image) => image.to_owned(),
             None => {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// A program, and the Debian packages that bring it.
+/// A program (or, with a full path, a file), and the Debian packages that bring it.
 pub struct Tool {
     program: &'static str,
     packages: &'static [&'static str],
@@ -28,6 +28,8 @@ pub const GRUB_MKRESCUE: Tool = tool(
     "grub-mkrescue",
     &["grub-common", "grub-pc-bin", "xorriso", "mtools"],
 );
+/// GRUB for machines with a BIOS, which the package of [`GRUB_MKRESCUE`] does not bring.
+pub const GRUB_PC: Tool = tool("/usr/lib/grub/i386-pc/modinfo.sh", &["grub-pc-bin"]);
 /// Makes the CD's file system, called by [`GRUB_MKRESCUE`].
 pub const XORRISO: Tool = tool("xorriso", &["xorriso"]);
 /// Makes the emulated machine's disks.
@@ -43,6 +45,9 @@ pub const SETPRIV: Tool = tool("setpriv", &["util-linux"]);
 
 /// Where a program lies, if it is installed.
 pub fn find(program: &str) -> Option<PathBuf> {
+    if program.starts_with('/') {
+        return Some(PathBuf::from(program)).filter(|file| file.is_file());
+    }
     let path = env::var_os("PATH").unwrap_or_default();
     // mke2fs and others lie in sbin, which is not on every user's path.
     let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);

@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use crate::agent::job::{HostJob, Job, Link};
 use crate::agent::wire::Host;
 use crate::artifacts::Artifacts;
+use crate::artifacts::tools::{self, Tool};
 use crate::testbed::Testbed;
 
 /// The address of the source on the link between the hosts.
@@ -68,6 +69,32 @@ impl Environment {
         } else {
             Environment::Nested
         }
+    }
+
+    /// The programs that it needs.
+    fn tools(self) -> &'static [&'static Tool] {
+        use tools::{BOCHS, GRUB_MKRESCUE, GRUB_PC, MKE2FS, OBJCOPY, QEMU, XORRISO};
+        match self {
+            Environment::Kvm => &[&QEMU],
+            Environment::Bochs => &[&BOCHS, &GRUB_MKRESCUE, &GRUB_PC, &XORRISO],
+            Environment::Nested => &[
+                &BOCHS,
+                &GRUB_MKRESCUE,
+                &GRUB_PC,
+                &XORRISO,
+                &QEMU,
+                &MKE2FS,
+                &OBJCOPY,
+            ],
+        }
+    }
+
+    /// Makes sure that what it needs is installed.
+    pub fn require(self) -> Result<()> {
+        if self == Environment::Kvm {
+            kvm::offers_vmx()?;
+        }
+        tools::require(self.tools())
     }
 
     /// Starts the hosts.

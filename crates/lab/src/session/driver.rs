@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -13,6 +14,7 @@ use super::{create, vm};
 use crate::agent::wire::{Host, Kind, Line, Party};
 use crate::env::{DESTINATION_ADDRESS, Environment, Machines, PORT};
 use crate::interrupt;
+use crate::machine::process::tail;
 use crate::options::{MigrateOptions, Workload};
 use crate::testbed::{Received, Testbed, Wiring};
 
@@ -56,6 +58,7 @@ pub struct Driver<'a> {
     logs: Option<[File; 2]>,
     watch: &'a mut dyn Watch,
     patience: Patience,
+    folder: PathBuf,
 }
 
 impl<'a> Driver<'a> {
@@ -84,6 +87,7 @@ impl<'a> Driver<'a> {
             logs,
             watch,
             patience: Patience::of(environment),
+            folder: machines.folder.to_owned(),
             testbed,
         };
         let outcome = driver.experiment();
@@ -184,9 +188,14 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// An error with the last words of whoever knows more.
+    /// An error with the last words of whoever knows more: the host that ended, else the machine under the hosts.
     fn explain(&self, error: &anyhow::Error) -> String {
-        let words = self.testbed.last_words();
+        let words = match self.story.host_ended() {
+            Some((host, _)) if self.logs.is_some() => {
+                tail(&self.folder.join(format!("{}.log", host.name())), 3)
+            }
+            _ => self.testbed.last_words(),
+        };
         if words.is_empty() {
             format!("{error:#}")
         } else {

@@ -30,13 +30,14 @@ const LINUX_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off n
 pub fn migrate(options: &MigrateOptions, watch: &mut dyn Watch) -> Result<(PathBuf, Report)> {
     let folder = folder(options)?;
     watch.phase("building");
+    options.hosts.env.require()?;
     let artifacts = Artifacts::get(options.hosts.image.as_deref())?.with_debian()?;
     let archive = folder.join("guests.cpio");
     write_guests(options, &artifacts, &archive)?;
     let machines = Machines {
         artifacts: &artifacts,
         guests: &archive,
-        guest_memory: options.guest.memory,
+        guest_memory: options.guest.bytes(),
         options: &options.hosts.options,
         mtu: options.hosts.mtu,
         folder: &folder,
@@ -94,7 +95,7 @@ fn write_guests(
         name: vm(options),
         kernel: guest.kernel.as_ref().unwrap_or(&built),
         initrd: initrd.as_deref(),
-        memory: guest.memory,
+        memory: guest.bytes(),
         command_line: &command_line,
     };
     guests::archive(archive, &[one])

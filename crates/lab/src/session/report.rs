@@ -39,7 +39,7 @@ pub fn report(
     add("environment", Some(options.hosts.env.to_string().into()));
     add("guest", Some(options.guest.guest.to_string().into()));
     add("workload", Some(options.guest.workload.to_string().into()));
-    add("memory", Some(options.guest.memory.into()));
+    add("memory", Some(options.guest.bytes().into()));
     add("sample", story.sample.clone());
     add("decision", story.decision.clone());
     add("migration", migration(story));
