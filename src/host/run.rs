@@ -121,12 +121,15 @@ impl Host {
         }
         let Some((id, tenant)) = self.guests.next_runnable() else {
             // Nobody can run. With a stream there may be more to do at once; else rest.
-            if !self.migrations.has_work() {
+            if !self.migrations.has_work() && self.migrations.arm() {
                 let until = self.guests.device_deadline().map_or(deadline, |device| device.min(deadline));
                 self.idle.wait(until);
             }
             return;
         };
+        if !self.migrations.arm() {
+            return;
+        }
         let stop = tenant.vm.run_until(deadline);
         let terminal = &self.terminal;
         tenant.console_lines(|line| terminal.tell(line));
@@ -138,7 +141,7 @@ impl Host {
         match stop {
             Stop::Yield | Stop::Halted => {}
             Stop::AddressSpace(old, new) => tenant.address_space(old, new),
-            Stop::PageMissing(gfn) => self.migrations.page_missing(id, gfn),
+            Stop::PageMissing(gfn) => self.migrations.page_missing(id, gfn, &mut self.guests),
             Stop::Restart(cause) => match tenant.restart(cause) {
                 Ok(event) => self.terminal.tell(event),
                 Err(reason) => self.kill(id, reason),
@@ -166,7 +169,7 @@ impl Host {
                 Ok(())
             }
             Command::Migrate(request) => self.migrations.start(request, self.policy, &mut self.guests),
-            Command::Cancel { vm } => self.migrations.cancel(&vm, &mut self.guests, &self.terminal),
+            Command::Cancel { vm } => self.migrations.cancel(&vm, &mut self.guests),
             Command::Recover { vm, to } => self.migrations.recover(&vm, to),
             Command::Input { vm, text } => self.input(&vm, &text),
             Command::Quit => self.quit(),

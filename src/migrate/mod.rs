@@ -1,19 +1,175 @@
-//! temp stub
-use crate::{host::{Guests, Terminal}, monitor::{command::{Migrate, PolicyName}, options::Options}, observe::Observed};
-use alloc::string::String;
-use core::net::SocketAddrV4;
-#[allow(missing_docs)]
-pub struct Migrations;
-#[allow(missing_docs)]
+//! Ties the engines of `crates/migration` to the VMs of this host and to their channels.
+
+mod incoming;
+mod memory;
+mod network;
+mod outgoing;
+mod pipe;
+mod progress;
+mod vms;
+
+use crate::{
+    host::{Guests, Terminal},
+    machine::clock,
+    monitor::{
+        command::{Migrate, PolicyName, Target},
+        options::Options,
+    },
+    observe::Observed,
+};
+use alloc::{boxed::Box, format, string::String, vec::Vec};
+use core::{net::SocketAddrV4, time::Duration};
+use incoming::Incoming;
+use memory::MemoryChannel;
+use network::Network;
+use outgoing::Outgoing;
+use pipe::Pipe;
+
+/// How long the host rests at most while a stream waits for the other side, in microseconds.
+const STREAM_REST: u64 = 1000;
+
+/// All migrations of this host.
+pub struct Migrations {
+    network: Option<Network>,
+    outgoing: Vec<Outgoing>,
+    incoming: Vec<Incoming>,
+    jiffy: Duration,
+    /// Something happened in the last step, so more may follow at once.
+    busy: bool,
+}
+
 impl Migrations {
-    pub fn new(_: &Options) -> Result<Self, String> { Ok(Self) }
-    pub fn step(&mut self, _: &mut Guests, _: &Terminal) {}
-    pub fn sampled(&mut self, _: u32, o: &Observed, _: &mut Guests, _: &Terminal) { log::info!("{o:?}"); }
-    pub fn streaming(&self) -> bool { false }
-    pub fn has_work(&self) -> bool { false }
-    pub fn deadline(&self) -> Option<u64> { None }
-    pub fn page_missing(&mut self, _: u32, _: u64) {}
-    pub fn start(&mut self, r: Migrate, _: PolicyName, g: &mut Guests) -> Result<(), String> { let id = g.find(&r.vm).ok_or("no VM")?; if let Some(t) = g.get(id) { t.start_sample(r.ts) } Ok(()) }
-    pub fn cancel(&mut self, _: &str, _: &mut Guests, _: &Terminal) -> Result<(), String> { Ok(()) }
-    pub fn recover(&mut self, _: &str, _: SocketAddrV4) -> Result<(), String> { Ok(()) }
+    /// Opens the network if the options ask for it.
+    ///
+    /// # Errors
+    /// One sentence: what is wrong with the network.
+    pub fn new(options: &Options) -> Result<Self, String> {
+        let network = Network::open(options)?;
+        Ok(Self { network, outgoing: Vec::new(), incoming: Vec::new(), jiffy: options.jiffy, busy: false })
+    }
+
+    /// Begins a migration with its sample.
+    ///
+    /// # Errors
+    /// One sentence: no such VM, one that is leaving already, no network.
+    pub fn start(&mut self, request: Migrate, policy: PolicyName, guests: &mut Guests) -> Result<(), String> {
+        let id = guests.find(&request.vm).ok_or_else(|| format!("no VM `{}` runs here", request.vm))?;
+        if self.outgoing.iter().any(|outgoing| outgoing.id == id) {
+            return Err(format!("`{}` is leaving already", request.vm));
+        }
+        if self.incoming.iter().any(|incoming| incoming.id == Some(id)) {
+            return Err(format!("`{}` is still arriving", request.vm));
+        }
+        let bandwidth = request.bandwidth.map_or(0, core::num::NonZeroU64::get);
+        let pipe = match request.to {
+            Target::Memory => {
+                let latency = u64::try_from(request.latency.as_micros()).unwrap_or(u64::MAX);
+                let (here, there) = MemoryChannel::pair(bandwidth, latency);
+                self.incoming.push(Incoming::local(there));
+                Pipe::new(Box::new(here))
+            }
+            Target::Host(to) => self.connect(to, bandwidth)?,
+        };
+        if let Some(tenant) = guests.get(id) {
+            tenant.start_sample(request.ts);
+        }
+        self.outgoing.push(Outgoing::new(id, request, policy, self.jiffy, pipe));
+        Ok(())
+    }
+
+    fn connect(&mut self, to: SocketAddrV4, bandwidth: u64) -> Result<Pipe, String> {
+        let network = self.network.as_mut().ok_or("no network: start the image with `ip=A.B.C.D/N`")?;
+        Ok(Pipe::new(Box::new(network.connect(to, bandwidth)?)))
+    }
+
+    /// A VM's sample is over.
+    pub fn sampled(&mut self, id: u32, observed: &Observed, guests: &mut Guests, terminal: &Terminal) {
+        if let Some(outgoing) = self.outgoing.iter_mut().find(|outgoing| outgoing.id == id) {
+            outgoing.sampled(observed, guests, terminal);
+        }
+    }
+
+    /// Moves everything on a little.
+    pub fn step(&mut self, guests: &mut Guests, terminal: &Terminal) {
+        let active = !self.outgoing.is_empty() || !self.incoming.is_empty();
+        let mut happened = self.network.as_mut().is_some_and(|network| network.poll(active));
+        while let Some(channel) = self.network.as_mut().and_then(Network::accept) {
+            self.arrived(Pipe::new(Box::new(channel)));
+            happened = true;
+        }
+        for outgoing in &mut self.outgoing {
+            happened |= outgoing.step(guests, terminal);
+        }
+        for incoming in &mut self.incoming {
+            happened |= incoming.step(guests, terminal);
+        }
+        self.outgoing.retain(|outgoing| !outgoing.is_over());
+        self.incoming.retain(|incoming| !incoming.is_over());
+        if happened && let Some(network) = &mut self.network {
+            network.poll(true);
+        }
+        self.busy = happened;
+    }
+
+    /// A source connected: one that comes back to resume, or a new one.
+    fn arrived(&mut self, pipe: Pipe) {
+        match self.incoming.iter_mut().find(|incoming| incoming.is_paused()) {
+            Some(paused) => paused.reconnect(pipe),
+            None => self.incoming.push(Incoming::new(pipe, false)),
+        }
+    }
+
+    /// A guest touched a page that has not come.
+    pub fn page_missing(&mut self, id: u32, gfn: u64, guests: &mut Guests) {
+        if let Some(incoming) = self.incoming.iter_mut().find(|incoming| incoming.id == Some(id)) {
+            incoming.page_missing(gfn, guests);
+            self.busy = true;
+        }
+    }
+
+    /// Whether pages are on their way.
+    pub fn streaming(&self) -> bool {
+        self.outgoing.iter().any(Outgoing::streaming) || !self.incoming.is_empty()
+    }
+
+    /// Whether there is more to do at once.
+    pub fn has_work(&self) -> bool {
+        self.busy
+    }
+
+    /// Before a guest runs or the host rests: a frame from now on ends that. False if one is there already.
+    pub fn arm(&mut self) -> bool {
+        self.network.as_mut().is_none_or(Network::arm)
+    }
+
+    /// When to look again at the latest, in TSC ticks.
+    pub fn deadline(&self) -> Option<u64> {
+        let network = self.network.as_ref().and_then(Network::deadline);
+        let stream = self.streaming().then(|| clock::now() + clock::from_micros(STREAM_REST));
+        network.into_iter().chain(stream).min()
+    }
+
+    /// Gives a migration up.
+    ///
+    /// # Errors
+    /// One sentence: there is none, or it is too late.
+    pub fn cancel(&mut self, vm: &str, guests: &mut Guests) -> Result<(), String> {
+        let outgoing = self.outgoing.iter_mut().find(|outgoing| outgoing.name == vm);
+        outgoing.ok_or_else(|| format!("`{vm}` is not leaving"))?.cancel(guests)
+    }
+
+    /// Resumes a post-copy whose link broke.
+    ///
+    /// # Errors
+    /// One sentence: there is none.
+    pub fn recover(&mut self, vm: &str, to: SocketAddrV4) -> Result<(), String> {
+        let Some(at) = self.outgoing.iter().position(|outgoing| outgoing.name == vm && outgoing.is_paused()) else {
+            return Err(format!("no broken post-copy of `{vm}` is here"));
+        };
+        let pipe = self.connect(to, 0)?;
+        match self.outgoing.get_mut(at) {
+            Some(outgoing) => outgoing.recover(pipe),
+            None => Ok(()),
+        }
+    }
 }

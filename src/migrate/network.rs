@@ -85,7 +85,7 @@ impl Network {
     /// # Errors
     /// One sentence.
     pub fn connect(&mut self, to: SocketAddrV4, bandwidth: u64) -> Result<TcpChannel<Card>, String> {
-        let id = self.stack.lock().connect(*to.ip(), to.port(), clock::micros());
+        let id = self.stack.lock().connect(*to.ip(), to.port());
         let id = id.map_err(|why| format!("cannot connect to {to}: {why}"))?;
         Ok(self.channel(id, bandwidth))
     }

@@ -16,14 +16,12 @@ pub struct Pipe {
     channel: Box<dyn Channel>,
     out: Vec<u8>,
     sent: usize,
-    /// Bytes sent so far.
-    pub total: u64,
 }
 
 impl Pipe {
     /// Over a channel.
     pub fn new(channel: Box<dyn Channel>) -> Self {
-        Self { channel, out: Vec::new(), sent: 0, total: 0 }
+        Self { channel, out: Vec::new(), sent: 0 }
     }
 
     /// Shows `take` what has come until it fails. True if anything came.
@@ -41,18 +39,18 @@ impl Pipe {
         outcome.map(|()| count > 0)
     }
 
-    /// Asks `fill` for bytes and sends them, as long as the channel takes them. `fill` gets how many may be wanted, how many the
-    /// channel still holds, and where to put them. True if anything went.
+    /// Asks `fill` for bytes and sends them, as long as the channel takes them. `fill` gets how many may be wanted and where
+    /// to put them. True if anything went.
     ///
     /// # Errors
     /// What `fill` said.
-    pub fn send<E>(&mut self, mut fill: impl FnMut(usize, usize, &mut Vec<u8>) -> Result<(), E>) -> Result<bool, E> {
+    pub fn send<E>(&mut self, mut fill: impl FnMut(usize, &mut Vec<u8>) -> Result<(), E>) -> Result<bool, E> {
         let mut happened = false;
         for _ in 0..BATCHES {
             if self.sent == self.out.len() {
                 self.out.clear();
                 self.sent = 0;
-                fill(BATCH, self.channel.queued(), &mut self.out)?;
+                fill(BATCH, &mut self.out)?;
             }
             let rest = self.out.get(self.sent..).unwrap_or_default();
             if rest.is_empty() {
@@ -60,7 +58,6 @@ impl Pipe {
             }
             let taken = self.channel.send(clock::micros(), rest);
             self.sent += taken;
-            self.total += taken as u64;
             happened |= taken > 0;
             if self.sent < self.out.len() {
                 break;

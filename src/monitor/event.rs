@@ -4,10 +4,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use migration::Report;
 use qavns::Reading;
 use serde::Serialize;
 
-use super::report::{DecisionReport, MigrationReport, Milliseconds, OverheadReport, SampleReport};
+use super::report::{DecisionReport, Milliseconds, OverheadReport, SampleReport};
 use crate::devices::RestartCause;
 
 /// One event: what happened, and when.
@@ -115,7 +116,7 @@ pub enum What {
         /// This host's side of it.
         side: Side,
         /// The migration.
-        migration: MigrationReport,
+        migration: Report,
         /// Why it failed.
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,

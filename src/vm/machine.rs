@@ -281,6 +281,11 @@ impl Vm {
         self.waiting_for = None;
     }
 
+    /// The page that the guest waited for is here.
+    pub fn stop_waiting(&mut self) {
+        self.waiting_for = None;
+    }
+
     /// The guest waits for a page.
     pub fn wait_for(&mut self, gfn: u64) {
         self.waiting_for = Some(gfn);
