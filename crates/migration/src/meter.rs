@@ -128,7 +128,9 @@ impl Meter {
 
 /// Bytes a second, if time has passed.
 pub fn rate(bytes: u64, time: Micros) -> Option<u64> {
-    u64::try_from(u128::from(bytes) * 1_000_000 / u128::from(time.max(1))).ok().filter(|_| time > 0)
+    u64::try_from(u128::from(bytes) * 1_000_000 / u128::from(time.max(1)))
+        .ok()
+        .filter(|_| time > 0)
 }
 
 /// How long `bytes` take at `bandwidth` bytes a second.

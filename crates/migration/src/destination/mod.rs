@@ -102,7 +102,13 @@ impl Destination {
             handled.saturating_sub(self.acknowledged) >= u64::from(offer.acknowledge_every.max(1))
         });
         // While older news wait to go out there is no use in more.
-        if due && self.outbox.is_empty() && matches!(self.phase, Phase::Receiving | Phase::Ready | Phase::Running | Phase::Complete) {
+        if due
+            && self.outbox.is_empty()
+            && matches!(
+                self.phase,
+                Phase::Receiving | Phase::Ready | Phase::Running | Phase::Complete
+            )
+        {
             self.acknowledged = handled;
             self.say(&Message::Acknowledge { bytes: handled });
         }
@@ -130,10 +136,16 @@ impl Destination {
     pub fn link_lost(&mut self, now: Micros) {
         match self.phase {
             Phase::Ended(_) | Phase::Broken => {}
-            Phase::Waiting | Phase::Receiving => self.end(Status::Failed, Some(Error::LinkLost), now),
+            Phase::Waiting | Phase::Receiving => {
+                self.end(Status::Failed, Some(Error::LinkLost), now)
+            }
             Phase::Ready | Phase::Running | Phase::Reconnected => {
                 self.error = Some(Error::LinkLost);
-                self.phase = if self.is_whole() { Phase::Complete } else { Phase::Broken };
+                self.phase = if self.is_whole() {
+                    Phase::Complete
+                } else {
+                    Phase::Broken
+                };
                 if self.is_whole() {
                     self.end(Status::Completed, Some(Error::LinkLost), now);
                 }
@@ -165,7 +177,13 @@ impl Destination {
     pub fn status(&self) -> Status {
         match self.phase {
             Phase::Waiting => Status::Setup,
-            Phase::Receiving => if self.log.paused.is_some() { Status::Device } else { Status::Active },
+            Phase::Receiving => {
+                if self.log.paused.is_some() {
+                    Status::Device
+                } else {
+                    Status::Active
+                }
+            }
             Phase::Ready => Status::Device,
             Phase::Running => Status::PostcopyActive,
             Phase::Complete => Status::Verifying,
@@ -209,7 +227,15 @@ impl Destination {
     #[must_use]
     pub fn report(&self, now: Micros) -> Option<Report> {
         let verdict = self.hashes.as_ref().and_then(Hashes::verdict);
-        self.offer.as_ref().map(|offer| self.log.report(offer.path, self.status(), self.decoder.handled(), verdict, now))
+        self.offer.as_ref().map(|offer| {
+            self.log.report(
+                offer.path,
+                self.status(),
+                self.decoder.handled(),
+                verdict,
+                now,
+            )
+        })
     }
 
     fn say(&mut self, message: &Message<'_>) {

@@ -65,17 +65,34 @@ fn unit_length(header: &[u8; HEADER], batch: usize) -> Result<usize, Error> {
             1 => PAGE_RECORD,
             _ => return Err(Error::BadRecord),
         };
-        return if length <= batch { Ok(length) } else { Err(Error::BadRecord) };
+        return if length <= batch {
+            Ok(length)
+        } else {
+            Err(Error::BadRecord)
+        };
     }
     let kind = Kind::try_from(kind)?;
     if zero != [0; 3] {
         return Err(Error::BadField("header"));
     }
     let claimed = u32::from_le_bytes([l0, l1, l2, l3]);
-    let most = if kind == Kind::Pages { MAX_BATCH } else { MAX_WHOLE };
-    let length = usize::try_from(claimed).ok().filter(|length| *length <= most);
-    let length = length.ok_or(Error::TooLong { kind: kind as u8, length: claimed })?;
-    Ok(if kind == Kind::Pages { HEADER } else { HEADER + length })
+    let most = if kind == Kind::Pages {
+        MAX_BATCH
+    } else {
+        MAX_WHOLE
+    };
+    let length = usize::try_from(claimed)
+        .ok()
+        .filter(|length| *length <= most);
+    let length = length.ok_or(Error::TooLong {
+        kind: kind as u8,
+        length: claimed,
+    })?;
+    Ok(if kind == Kind::Pages {
+        HEADER
+    } else {
+        HEADER + length
+    })
 }
 
 /// The kind of a page record.
@@ -86,7 +103,11 @@ fn record_kind(header: &[u8; HEADER]) -> u8 {
 
 impl Cut {
     /// The next whole unit: a slice of the input, or of the buffer if the unit was cut.
-    fn unit<'a, 'b: 'a>(&'a mut self, batch: usize, input: &mut &'b [u8]) -> Result<Option<&'a [u8]>, Error> {
+    fn unit<'a, 'b: 'a>(
+        &'a mut self,
+        batch: usize,
+        input: &mut &'b [u8],
+    ) -> Result<Option<&'a [u8]>, Error> {
         if core::mem::take(&mut self.used) {
             self.bytes.clear();
         }
@@ -98,7 +119,9 @@ impl Cut {
             return Ok(Some(unit));
         }
         self.fill(HEADER, input);
-        let Some(header) = self.bytes.first_chunk() else { return Ok(None) };
+        let Some(header) = self.bytes.first_chunk() else {
+            return Ok(None);
+        };
         let length = unit_length(header, batch)?;
         self.fill(length, input);
         self.used = self.bytes.len() == length;
@@ -126,7 +149,9 @@ impl Decoder {
     /// # Errors
     /// When the stream is broken; nothing more can be read from it then.
     pub fn next<'a, 'b: 'a>(&'a mut self, input: &mut &'b [u8]) -> Result<Option<Item<'a>>, Error> {
-        let Some(unit) = self.cut.unit(self.batch, input)? else { return Ok(None) };
+        let Some(unit) = self.cut.unit(self.batch, input)? else {
+            return Ok(None);
+        };
         self.handled += unit.len() as u64;
         let (header, payload) = unit.split_first_chunk::<HEADER>().ok_or(Error::BadRecord)?;
         if self.batch > 0 {

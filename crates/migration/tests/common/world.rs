@@ -1,0 +1,279 @@
+//! Two hosts and a link between them.
+
+use super::vm::{Program, SimVm};
+use migration::{
+    Config, Destination, End, Error, Fault, Link, MIN_ROOM, Micros, Offer, Source, Status,
+};
+
+/// Where the link is cut: after so many bytes of one direction have arrived.
+#[derive(Clone, Copy, Debug)]
+pub enum Cut {
+    ToDestination(u64),
+    ToSource(u64),
+}
+
+pub struct World {
+    pub now: Micros,
+    pub tick: Micros,
+    /// Steps that the guest does in a millisecond.
+    pub pace: u64,
+    pub link: Link,
+    pub source: Source,
+    pub source_vm: SimVm,
+    pub destination: Destination,
+    pub destination_vm: SimVm,
+    pub cut: Option<Cut>,
+    /// Bytes that arrived: at the destination, at the source.
+    pub arrived: (u64, u64),
+    /// What arrived at the destination, kept if wanted.
+    pub tape: Option<Vec<u8>>,
+    pub source_result: Result<(), Error>,
+    pub destination_result: Result<(), Error>,
+    out: Vec<u8>,
+    steps_due: u64,
+    /// Ticks in which nobody ran the guest, or it waited.
+    pub silence: Micros,
+    pub longest_silence: Micros,
+    /// The guest rests after so many steps.
+    pub guest_stops_at: Option<u64>,
+    /// The byte of the stream to the destination that is altered on its way.
+    pub flip: Option<u64>,
+}
+
+impl World {
+    pub fn new(offer: Offer, config: Config, program: Program, link: Link) -> Self {
+        let source_vm = SimVm::new(offer.page_count, program.clone());
+        Self {
+            now: 0,
+            tick: 20,
+            pace: 1000,
+            link,
+            source: Source::new(config, offer, 0).unwrap(),
+            source_vm,
+            destination: Destination::new(0),
+            destination_vm: SimVm::blank(program),
+            cut: None,
+            arrived: (0, 0),
+            tape: None,
+            source_result: Ok(()),
+            destination_result: Ok(()),
+            out: Vec::new(),
+            steps_due: 0,
+            silence: 0,
+            longest_silence: 0,
+            guest_stops_at: None,
+            flip: None,
+        }
+    }
+
+    /// Lets a tick pass: guest, then the engines.
+    pub fn tick(&mut self) {
+        self.now += self.tick;
+        self.run_guest();
+        self.deliver_to_destination();
+        self.deliver_to_source();
+        self.transmit();
+        self.cut_if_due();
+        assert!(
+            !(self.source_vm.running && self.destination_vm.running),
+            "the guest runs on both sides"
+        );
+        assert!(
+            !self.source.is_handed_over() || !self.source_vm.running,
+            "the source runs what it gave away"
+        );
+    }
+
+    fn run_guest(&mut self) {
+        self.steps_due += self.pace * self.tick;
+        let steps = self.steps_due / 1000;
+        self.steps_due %= 1000;
+        let at_source = self.source_vm.running;
+        let vm = if at_source {
+            &mut self.source_vm
+        } else {
+            &mut self.destination_vm
+        };
+        if self.guest_stops_at.is_some_and(|stop| vm.step >= stop) {
+            return;
+        }
+        let before = vm.step;
+        if vm.running
+            && let Some(gfn) = vm.go(steps)
+        {
+            assert!(!at_source);
+            assert_eq!(self.destination.fault(gfn, self.now), Fault::Requested);
+        }
+        self.silence = if vm.step > before || steps == 0 {
+            0
+        } else {
+            self.silence + self.tick
+        };
+        self.longest_silence = self.longest_silence.max(self.silence);
+    }
+
+    fn deliver_to_destination(&mut self) {
+        loop {
+            let mut bytes = self.link.arrived(End::B, self.now);
+            if let Some(Cut::ToDestination(limit)) = self.cut {
+                bytes = &bytes[..bytes.len().min((limit - self.arrived.0) as usize)];
+            }
+            let count = bytes.len();
+            if count == 0 {
+                return;
+            }
+            if let Some(tape) = &mut self.tape {
+                tape.extend_from_slice(bytes);
+            }
+            let mut altered = bytes.to_vec();
+            if let Some(at) = self.flip.and_then(|at| at.checked_sub(self.arrived.0))
+                && let Some(byte) = altered.get_mut(at as usize)
+            {
+                *byte ^= 1;
+            }
+            let result = self
+                .destination
+                .receive(&altered, self.now, &mut self.destination_vm);
+            self.destination_result = self.destination_result.clone().and(result);
+            self.link.consume(End::B, count);
+            self.arrived.0 += count as u64;
+        }
+    }
+
+    fn deliver_to_source(&mut self) {
+        loop {
+            let mut bytes = self.link.arrived(End::A, self.now);
+            if let Some(Cut::ToSource(limit)) = self.cut {
+                bytes = &bytes[..bytes.len().min((limit - self.arrived.1) as usize)];
+            }
+            let count = bytes.len();
+            if count == 0 {
+                return;
+            }
+            let result = self.source.receive(bytes, self.now, &mut self.source_vm);
+            self.source_result = self.source_result.clone().and(result);
+            self.link.consume(End::A, count);
+            self.arrived.1 += count as u64;
+        }
+    }
+
+    fn transmit(&mut self) {
+        if !self.link.is_open() {
+            return;
+        }
+        self.out.clear();
+        loop {
+            let room = self.link.room(End::A).saturating_sub(self.out.len());
+            match self
+                .source
+                .transmit(self.now, &mut self.source_vm, room, &mut self.out)
+            {
+                Ok(0) => break,
+                Ok(count) => assert!(count <= room.max(MIN_ROOM)),
+                Err(error) => {
+                    self.source_result = self.source_result.clone().and(Err(error));
+                    break;
+                }
+            }
+            // The guest gets its turn.
+            if self.source_vm.running {
+                break;
+            }
+        }
+        assert_eq!(self.link.send(End::A, self.now, &self.out), self.out.len());
+        self.out.clear();
+        self.destination
+            .transmit(self.link.room(End::B), &mut self.out);
+        assert_eq!(self.link.send(End::B, self.now, &self.out), self.out.len());
+    }
+
+    fn cut_if_due(&mut self) {
+        let due = match self.cut {
+            Some(Cut::ToDestination(limit)) => self.arrived.0 >= limit,
+            Some(Cut::ToSource(limit)) => self.arrived.1 >= limit,
+            None => false,
+        };
+        if due && self.link.is_open() {
+            self.lose_link();
+        }
+    }
+
+    pub fn lose_link(&mut self) {
+        self.link.cut();
+        self.source.link_lost(self.now, &mut self.source_vm);
+        self.destination.link_lost(self.now);
+    }
+
+    /// A new link in place of the one that broke.
+    pub fn relink(&mut self, link: Link) {
+        self.link = link;
+        self.cut = None;
+        self.arrived = (0, 0);
+        self.source_result = Ok(());
+        self.destination_result = Ok(());
+    }
+
+    /// Until both sides have nothing more to do.
+    #[track_caller]
+    pub fn finish(&mut self) {
+        for _ in 0..2_000_000 {
+            if self.is_over() {
+                return;
+            }
+            self.tick();
+        }
+        panic!(
+            "it does not end: source {:?}, destination {:?}",
+            self.source.status(),
+            self.destination.status()
+        );
+    }
+
+    pub fn is_over(&self) -> bool {
+        let at_rest = |status: Status| status.is_final() || status == Status::PostcopyPaused;
+        at_rest(self.source.status())
+            && (at_rest(self.destination.status()) || !self.link.is_open())
+    }
+
+    /// Lets so much time pass.
+    pub fn pass(&mut self, time: Micros) {
+        let until = self.now + time;
+        while self.now < until {
+            self.tick();
+        }
+    }
+
+    /// The guest runs at the destination alone, with the memory of its twin, and both sides know that it is whole.
+    #[track_caller]
+    pub fn assert_moved(&self) {
+        assert_eq!(self.source_result, Ok(()));
+        assert_eq!(self.destination_result, Ok(()));
+        assert_eq!(
+            (self.source.status(), self.destination.status()),
+            (Status::Completed, Status::Completed)
+        );
+        assert!(!self.source_vm.running && self.destination_vm.running);
+        assert_eq!(self.destination_vm.runs, 1);
+        self.destination_vm.assert_like_its_twin(None);
+        let pages = self.source_vm.memory.len() as u64;
+        for report in [
+            self.source.report(self.now),
+            self.destination.report(self.now).unwrap(),
+        ] {
+            let verdict = report.verify.unwrap();
+            assert_eq!(
+                (verdict.pages_compared, verdict.pages_different),
+                (pages, 0)
+            );
+            assert_eq!(report.pages.twice, 0);
+        }
+    }
+
+    /// The guest runs at the source alone, with the memory of its twin.
+    #[track_caller]
+    pub fn assert_stayed(&self) {
+        assert!(self.source_vm.running && !self.destination_vm.running);
+        assert!(!self.source.is_handed_over() && !self.destination.is_committed());
+        self.source_vm.assert_like_its_twin(None);
+    }
+}
