@@ -6,15 +6,25 @@ use alloc::collections::VecDeque;
 /// Marks of sent bytes that are kept to measure the round trip.
 const MARKS: usize = 64;
 
+/// A moment at which bytes were sent.
+#[derive(Debug)]
+struct Mark {
+    at: Micros,
+    /// Bytes sent by then, and acknowledged by then.
+    sent: u64,
+    acknowledged: u64,
+}
+
 /// Bytes sent and acknowledged, the bandwidth and the round trip.
 #[derive(Debug)]
 pub struct Meter {
     interval: Micros,
     sent: u64,
     acknowledged: u64,
-    /// (bytes sent up to a moment, the moment), for the round trip.
-    marks: VecDeque<(u64, Micros)>,
+    marks: VecDeque<Mark>,
     round_trip: Option<Micros>,
+    /// Bytes a second, of late, from when they were sent to when they were acknowledged.
+    pace: u64,
     began: Option<Micros>,
     /// When and at which count the present measurement began.
     since: (Micros, u64),
@@ -33,6 +43,7 @@ impl Meter {
             acknowledged: 0,
             marks: VecDeque::new(),
             round_trip: None,
+            pace: 0,
             began: None,
             since: (0, 0),
             data: 0,
@@ -52,7 +63,12 @@ impl Meter {
         }
         self.sent += bytes as u64;
         if self.marks.len() < MARKS {
-            self.marks.push_back((self.sent, now));
+            let (sent, acknowledged) = (self.sent, self.acknowledged);
+            self.marks.push_back(Mark {
+                at: now,
+                sent,
+                acknowledged,
+            });
         }
     }
 
@@ -68,12 +84,29 @@ impl Meter {
             return Err(Error::AcknowledgedTooMuch);
         }
         self.acknowledged = self.acknowledged.max(total);
-        while let Some((_, at)) = self.marks.pop_front_if(|(sent, _)| *sent <= total) {
-            let trip = now.saturating_sub(at);
-            self.round_trip = Some(self.round_trip.map_or(trip, |least| least.min(trip)));
+        let mut latest = None;
+        while let Some(mark) = self.marks.pop_front_if(|mark| mark.sent <= total) {
+            latest = Some(mark);
+        }
+        if let Some(mark) = latest {
+            self.learn_from(&mark, now);
         }
         self.measure(now);
         Ok(())
+    }
+
+    /// The bytes that a mark stands for are acknowledged. What was delivered meanwhile, in that time, is what the link
+    /// carries, or less if less was sent (Cardwell et al., BBR, 2016).
+    fn learn_from(&mut self, mark: &Mark, now: Micros) {
+        let trip = now.saturating_sub(mark.at);
+        self.round_trip = Some(self.round_trip.map_or(trip, |least| least.min(trip)));
+        let delivered = self.acknowledged.saturating_sub(mark.acknowledged);
+        self.pace = (self.pace - self.pace / 16).max(rate(delivered, trip).unwrap_or(0));
+    }
+
+    /// Bytes that are on the wire itself, not in a queue, when the link is busy.
+    pub fn on_wire(&self) -> u64 {
+        bytes_in(self.round_trip.unwrap_or(0), self.pace)
     }
 
     fn measure(&mut self, now: Micros) {
@@ -139,6 +172,6 @@ pub fn time_for(bytes: u64, bandwidth: u64) -> Micros {
 }
 
 /// How many bytes `bandwidth` bytes a second carry in a time.
-pub fn bytes_in(time: Micros, bandwidth: u64) -> u64 {
+fn bytes_in(time: Micros, bandwidth: u64) -> u64 {
     u64::try_from(u128::from(time) * u128::from(bandwidth) / 1_000_000).unwrap_or(u64::MAX)
 }

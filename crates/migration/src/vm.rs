@@ -22,6 +22,11 @@ pub trait SourceVm {
     /// harvest. Other observers of the same dirty flags must not lose by it.
     fn harvest(&mut self, dirty: &mut Bitmap);
 
+    /// About how many bytes [`SourceVm::save_state`] will give: to predict the downtime.
+    fn state_size(&self) -> usize {
+        16 * 1024
+    }
+
     /// Stops the guest. Its devices stop with it.
     fn pause(&mut self);
 

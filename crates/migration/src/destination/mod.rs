@@ -91,24 +91,25 @@ impl Destination {
     pub fn transmit(&mut self, room: usize, out: &mut Vec<u8>) -> usize {
         self.acknowledge();
         let count = room.min(self.outbox.len());
-        out.extend(self.outbox.drain(..count));
+        out.extend_from_slice(self.outbox.get(..count).unwrap_or_default());
+        self.outbox.drain(..count);
         count
     }
 
     /// Tells the source how far this side is, when that is due.
     fn acknowledge(&mut self) {
+        let Some(offer) = &self.offer else { return };
+        let every = match self.phase {
+            Phase::Running => u64::from(offer.acknowledge_every.max(1)),
+            // Here it only tells the bandwidth, and each answer costs both hosts a packet.
+            Phase::Receiving | Phase::Ready | Phase::Complete => {
+                u64::from(offer.acknowledge_every.max(1)) * 4
+            }
+            _ => return,
+        };
         let handled = self.decoder.handled();
-        let due = self.offer.as_ref().is_some_and(|offer| {
-            handled.saturating_sub(self.acknowledged) >= u64::from(offer.acknowledge_every.max(1))
-        });
         // While older news wait to go out there is no use in more.
-        if due
-            && self.outbox.is_empty()
-            && matches!(
-                self.phase,
-                Phase::Receiving | Phase::Ready | Phase::Running | Phase::Complete
-            )
-        {
+        if handled.saturating_sub(self.acknowledged) >= every && self.outbox.is_empty() {
             self.acknowledged = handled;
             self.say(&Message::Acknowledge { bytes: handled });
         }

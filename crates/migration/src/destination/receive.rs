@@ -103,6 +103,7 @@ impl Destination {
             }
             (Phase::Complete, Message::Hashes(chunk)) => self.compare(chunk)?,
             (Phase::Complete, Message::Done) => self.end(Status::Completed, None, now),
+            (Phase::Waiting, Message::Recover { .. }) => return Err(Error::NothingToResume),
             (Phase::Reconnected, Message::Recover { session }) => self.resume(*session)?,
             (Phase::Reconnected, Message::Hello(offer)) => self.another_attempt(offer, now, vm)?,
             _ => return Err(Error::Unexpected(message.kind())),

@@ -38,7 +38,7 @@ impl Source {
         });
         self.log.round_start = (now, bytes, pages);
         self.next_peek = now.saturating_add(self.config.peek_interval);
-        let expected = self.expected_downtime(left, now);
+        let expected = self.expected_downtime(left, vm.state_size(), now);
         if self.rounds_are_over(expected, bytes) {
             self.log.expected_downtime = expected;
             self.phase = Phase::Pause;
@@ -53,14 +53,16 @@ impl Source {
         Ok(true)
     }
 
-    /// How long the guest would be paused if it were now: what is on its way, what is left, and a round trip for the
-    /// hand-over.
-    fn expected_downtime(&self, left: u64, now: Micros) -> Option<Micros> {
+    /// How long the guest would be paused if it were now: what is on its way, what is left, the state, and a round trip
+    /// for the hand-over.
+    fn expected_downtime(&self, left: u64, state: usize, now: Micros) -> Option<Micros> {
         let bandwidth = self.meter.bandwidth(now)?;
+        let pages = left.saturating_mul(PAGE_RECORD as u64);
         let bytes = self
             .meter
             .in_flight()
-            .saturating_add(left.saturating_mul(PAGE_RECORD as u64));
+            .saturating_add(pages)
+            .saturating_add(state as u64);
         Some(time_for(bytes, bandwidth).saturating_add(self.meter.round_trip().unwrap_or(0)))
     }
 

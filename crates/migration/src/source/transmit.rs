@@ -1,7 +1,6 @@
 //! What goes out.
 
 use super::{Phase, Source};
-use crate::meter::bytes_in;
 use crate::wire::{self, Batch, HEADER, Kind, MAX_STATE, MAX_WHOLE, Message, PAGE_RECORD, Path};
 use crate::{Error, Micros, SourceVm, Status, hash, is_zero};
 use alloc::string::ToString;
@@ -133,7 +132,7 @@ impl Source {
                 Ok(true)
             }
             Phase::Serve => {
-                self.serve(now, vm, out);
+                self.serve(vm, out);
                 Ok(false)
             }
             Phase::Hashes(from) => Ok(self.send_hashes(from, vm, out)),
@@ -299,8 +298,8 @@ impl Source {
     }
 
     /// Sends what the guest waits for, and as much of the rest as may be on its way at a time.
-    fn serve(&mut self, now: Micros, vm: &impl SourceVm, out: &mut Output<'_>) {
-        let window = self.window(now);
+    fn serve(&mut self, vm: &impl SourceVm, out: &mut Output<'_>) {
+        let window = self.window();
         let mut batch = Batch::open(out.bytes);
         while out.look() {
             let Some(gfn) = self.next_wanted().or_else(|| {
@@ -334,10 +333,10 @@ impl Source {
     /// Bytes that may be on their way while pages are pushed. What the link itself holds at full speed, and the
     /// configured part in queues: then the link is never idle, and a page that the guest waits for never queues behind
     /// more than that part.
-    fn window(&self, now: Micros) -> u64 {
-        let on_wire = self.meter.bandwidth(now).zip(self.meter.round_trip());
-        let on_wire = on_wire.map_or(0, |(bandwidth, trip)| bytes_in(trip, bandwidth));
-        on_wire.saturating_add(self.config.push_window.into())
+    fn window(&self) -> u64 {
+        self.meter
+            .on_wire()
+            .saturating_add(self.config.push_window.into())
     }
 
     fn send_hashes(&mut self, from: u64, vm: &impl SourceVm, out: &mut Output<'_>) -> bool {

@@ -27,7 +27,7 @@ impl Program {
     }
 
     fn apply(&self, step: u64, page: &mut Page) {
-        if self.clears > 0 && self.random(step, 2) % self.clears == 0 {
+        if self.clears > 0 && self.random(step, 2).is_multiple_of(self.clears) {
             page.fill(0);
         } else {
             // It reads before it writes: a lost write is seen for ever.

@@ -1,0 +1,314 @@
+//! Streams that no honest peer would send: each gives one error, and never a panic or memory without bound.
+
+mod common;
+
+use common::{PATHS, Program, SimVm, World, offer};
+use migration::wire::{self, Decoder, Item, MAX_STATE, MAX_WHOLE, Message};
+use migration::{Config, Destination, Error, Link, MIN_ROOM, Path, Source, Status};
+use proptest::prelude::*;
+
+const PAGES: u64 = 16;
+
+fn program() -> Program {
+    Program {
+        seed: 3,
+        range: PAGES,
+        clears: 0,
+    }
+}
+
+/// What a whole migration sends to the destination.
+fn stream(path: Path) -> Vec<u8> {
+    let mut world = World::new(
+        offer(path, PAGES),
+        Config::default(),
+        program(),
+        Link::new(0, 0),
+    );
+    world.tape = Some(Vec::new());
+    world.pace = 0;
+    world.finish();
+    world.tape.unwrap()
+}
+
+/// Feeds a destination in the given pieces, and touches a page in between as a guest does.
+fn feed(bytes: &[u8], pieces: &[usize]) -> (Destination, SimVm, Result<(), Error>) {
+    let mut vm = SimVm::blank(program());
+    let mut destination = Destination::new(0);
+    let (mut rest, mut out, mut result) = (bytes, Vec::new(), Ok(()));
+    let mut sizes = pieces.iter().copied().chain(std::iter::repeat(usize::MAX));
+    while !rest.is_empty() && result.is_ok() {
+        let (now, later) = rest.split_at(sizes.next().unwrap().clamp(1, rest.len()));
+        result = destination.receive(now, 1, &mut vm);
+        destination.fault(5, 1);
+        destination.fault(u64::MAX, 1);
+        destination.transmit(usize::MAX, &mut out);
+        rest = later;
+    }
+    (destination, vm, result)
+}
+
+fn message(message: &Message<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    wire::write(&mut bytes, message);
+    bytes
+}
+
+#[test]
+fn a_peer_of_another_version_is_told_so() {
+    let mut bytes = message(&Message::Hello(offer(Path::PreCopy, PAGES)));
+    bytes[16] = 77;
+    let (mut destination, _, result) = feed(&bytes, &[]);
+    assert_eq!(
+        result,
+        Err(Error::Version {
+            theirs: 77,
+            ours: wire::VERSION
+        })
+    );
+    assert_eq!(destination.status(), Status::Failed);
+
+    // What the destination says to it reaches the user of the source.
+    let mut destination_says = Vec::new();
+    destination = Destination::new(0);
+    let _ = destination.receive(&bytes, 0, &mut SimVm::blank(program()));
+    destination.transmit(usize::MAX, &mut destination_says);
+    let mut source = Source::new(Config::default(), offer(Path::PreCopy, PAGES), 0).unwrap();
+    let mut vm = SimVm::new(PAGES, program());
+    source
+        .transmit(0, &mut vm, MIN_ROOM, &mut Vec::new())
+        .unwrap();
+    let error = source.receive(&destination_says, 0, &mut vm).unwrap_err();
+    assert!(error.to_string().contains("speaks version 77"), "{error}");
+    assert!(vm.running);
+}
+
+#[test]
+fn what_is_no_migration_is_refused_at_its_first_bytes() {
+    let (_, _, result) = feed(b"GET / HTTP/1.1\r\n\r\n", &[]);
+    assert!(result.is_err());
+    let mut bytes = message(&Message::Hello(offer(Path::PreCopy, PAGES)));
+    bytes[8] ^= 1;
+    assert_eq!(feed(&bytes, &[]).2, Err(Error::NotAMigration));
+}
+
+#[test]
+fn claims_of_great_length_are_refused_before_anything_is_kept() {
+    for kind in [1u8, 6, 8] {
+        let header = [kind, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f];
+        let mut input = &header[..];
+        assert_eq!(
+            Decoder::default().next(&mut input),
+            Err(Error::TooLong {
+                kind,
+                length: 0x7fff_ffff
+            })
+        );
+    }
+    let mut bytes = message(&Message::Hello(offer(Path::PostCopy, PAGES)));
+    let total = MAX_STATE as u32 + 1;
+    bytes.extend(message(&Message::State {
+        total,
+        offset: 0,
+        bytes: &[1; 8],
+    }));
+    assert_eq!(feed(&bytes, &[]).2, Err(Error::BadState));
+}
+
+#[test]
+fn a_page_outside_the_vm_is_an_error() {
+    for (gfn, zero, wrong) in [
+        (PAGES - 1, 1, false),
+        (PAGES - 1, 2, true),
+        (PAGES, 1, true),
+        (0xff_ffff_ffff, 1, true),
+    ] {
+        let mut bytes = message(&Message::Hello(offer(Path::PostCopy, PAGES)));
+        let mut batch = wire::Batch::open(&mut bytes);
+        for page in 0..zero {
+            batch.zero(&mut bytes, gfn + page);
+        }
+        batch.close(&mut bytes);
+        let expected = if wrong {
+            Err(Error::PageOutside(gfn))
+        } else {
+            Ok(())
+        };
+        assert_eq!(feed(&bytes, &[]).2, expected);
+    }
+}
+
+#[test]
+fn a_hand_over_without_all_pages_is_refused() {
+    let whole = stream(Path::StopAndCopy);
+    let (mut decoder, mut rest, mut kept) = (Decoder::default(), &whole[..], Vec::new());
+    loop {
+        let start = whole.len() - rest.len();
+        match decoder.next(&mut rest).unwrap() {
+            None => break,
+            Some(Item::Message(_)) => {
+                kept.extend_from_slice(&whole[start..whole.len() - rest.len()])
+            }
+            Some(Item::Batch | Item::Page(_)) => {}
+        }
+    }
+    let (destination, vm, result) = feed(&kept, &[]);
+    assert_eq!(result, Err(Error::PagesMissing(PAGES)));
+    assert!(!vm.running && !destination.is_committed());
+}
+
+#[test]
+fn a_commit_that_was_not_asked_for_runs_nothing() {
+    for prefix in [
+        Vec::new(),
+        message(&Message::Hello(offer(Path::PostCopy, PAGES))),
+    ] {
+        let mut bytes = prefix;
+        bytes.extend(message(&Message::Commit));
+        let (_, vm, result) = feed(&bytes, &[]);
+        assert!(matches!(result, Err(Error::Unexpected(_))));
+        assert!(!vm.running);
+    }
+}
+
+/// More pages than a window holds.
+const MANY: u64 = 200;
+
+/// What a source makes of answers, after its hello; each comes when it has said all that it has to say.
+fn answer(answers: &[Vec<u8>]) -> (Result<(), Error>, Source, SimVm) {
+    let mut vm = SimVm::new(MANY, program());
+    let mut source = Source::new(Config::default(), offer(Path::PostCopy, MANY), 0).unwrap();
+    let mut out = Vec::new();
+    let mut result = Ok(());
+    for answer in answers {
+        while result.is_ok() && source.transmit(0, &mut vm, 1 << 20, &mut out).unwrap() > 0 {}
+        result = result.and_then(|()| source.receive(answer, 1, &mut vm));
+    }
+    (result, source, vm)
+}
+
+fn request(gfn: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    wire::write_words(&mut bytes, wire::Kind::Request, None, std::iter::once(gfn));
+    bytes
+}
+
+#[test]
+fn a_destination_cannot_acknowledge_what_was_not_sent() {
+    let (result, source, vm) = answer(&[
+        message(&Message::Accept),
+        message(&Message::Acknowledge { bytes: 1 << 40 }),
+    ]);
+    assert_eq!(result, Err(Error::AcknowledgedTooMuch));
+    assert!(vm.running && source.status() == Status::Failed);
+}
+
+#[test]
+fn a_request_for_a_page_that_is_not_there_does_not_bring_the_guest_back() {
+    let honest = [
+        message(&Message::Accept),
+        message(&Message::Ready),
+        request(MANY - 1),
+    ];
+    assert_eq!(answer(&honest).0, Ok(()));
+    let (result, source, vm) = answer(&[&honest[..], &[request(MANY)]].concat());
+    assert_eq!(result, Err(Error::PageOutside(MANY)));
+    assert!(!vm.running && source.status() == Status::PostcopyPaused);
+}
+
+#[test]
+fn nothing_is_complete_before_every_page_was_sent() {
+    let complete = message(&Message::Complete {
+        requests: 0,
+        latency: None,
+    });
+    let (result, source, _) = answer(&[
+        message(&Message::Accept),
+        message(&Message::Ready),
+        complete.clone(),
+    ]);
+    assert!(matches!(result, Err(Error::Unexpected(_))));
+    assert_eq!(source.status(), Status::PostcopyPaused);
+    let (result, source, vm) = answer(&[message(&Message::Accept), complete]);
+    assert!(matches!(result, Err(Error::Unexpected(_))));
+    assert!(vm.running && source.status() == Status::Failed);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_stream_may_be_cut_anywhere(path in prop::sample::select(&PATHS[..]), pieces in prop::collection::vec(1usize..9000, 0..60)) {
+        let bytes = stream(path);
+        let (destination, vm, result) = feed(&bytes, &pieces);
+        prop_assert_eq!(result, Ok(()));
+        prop_assert_eq!(destination.status(), Status::Completed);
+        prop_assert_eq!(vm.memory, SimVm::new(PAGES, program()).memory);
+    }
+
+    #[test]
+    fn no_bytes_can_panic_a_destination(bytes in prop::collection::vec(any::<u8>(), 0..400), hello in any::<bool>(), pieces in prop::collection::vec(1usize..50, 0..20)) {
+        let mut all = if hello { message(&Message::Hello(offer(Path::Hybrid, PAGES))) } else { Vec::new() };
+        all.extend(bytes);
+        let (_, vm, _) = feed(&all, &pieces);
+        prop_assert!(!vm.running);
+    }
+
+    #[test]
+    fn a_mutated_stream_ends_in_an_error_or_is_taken(
+        path in prop::sample::select(&PATHS[..]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        removed in prop::option::of((any::<prop::sample::Index>(), 1usize..40)),
+        pieces in prop::collection::vec(1usize..9000, 0..10),
+    ) {
+        let mut bytes = stream(path);
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some((at, count)) = removed {
+            let at = at.index(bytes.len());
+            bytes.drain(at..(at + count).min(bytes.len()));
+        }
+        let (destination, vm, result) = feed(&bytes, &pieces);
+        // The guest runs exactly if the hand-over was made, and a failed stream has an error.
+        prop_assert_eq!(vm.running, destination.is_committed());
+        prop_assert!(result.is_ok() || destination.error().is_some());
+    }
+
+    #[test]
+    fn no_bytes_can_panic_a_source(
+        bytes in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..4),
+        kind in any::<u8>(),
+        accepted in 0usize..4,
+    ) {
+        let honest = [message(&Message::Accept), message(&Message::Ready), message(&Message::Running)];
+        let mut answers = honest[..accepted].to_vec();
+        for body in bytes {
+            let mut answer = vec![kind, 0, 0, 0, body.len() as u8, 0, 0, 0];
+            answer.extend(body);
+            answers.push(answer);
+        }
+        let (result, source, vm) = answer(&answers);
+        prop_assert!(!(vm.running && source.is_handed_over()));
+        prop_assert!(result.is_ok() || vm.running != source.is_handed_over());
+    }
+
+    #[test]
+    fn a_decoder_keeps_no_more_than_one_unit(
+        kind in 1u8..12,
+        length in 0u32..40_000,
+        bytes in prop::collection::vec(any::<u8>(), 0..3000),
+    ) {
+        let mut stream = vec![kind, 0, 0, 0];
+        stream.extend(length.to_le_bytes());
+        stream.extend(bytes);
+        let (mut decoder, mut given) = (Decoder::default(), 0u64);
+        for byte in stream {
+            given += 1;
+            let mut input = &[byte][..];
+            if decoder.next(&mut input).is_err() { break; }
+            prop_assert!(given - decoder.handled() <= (MAX_WHOLE + 8) as u64);
+        }
+    }
+}
