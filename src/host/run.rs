@@ -16,8 +16,9 @@ use alloc::{format, string::{String, ToString}, vec::Vec};
 
 /// A VPID is never 0, which is the host's (SDM 29.1).
 const IDLE_VPID: u16 = 1;
-/// While pages are streamed a guest runs for so long at a time, in microseconds: the link must not run dry meanwhile.
-const STREAMING_SLICE: u64 = 1000;
+/// While pages are streamed a guest runs as long at a time as the stream's last step took, but within these bounds in
+/// microseconds: the guest has its half of the CPU, and the link does not run dry.
+const STREAMING_SLICE: core::ops::RangeInclusive<u64> = 1000..=8000;
 /// The identifier is told once a second.
 const IDENTIFIER_PERIOD: u64 = 1_000_000;
 
@@ -56,7 +57,7 @@ impl Host {
         if options.listen.is_none() {
             guests.start_all()?;
         }
-        let host = Self {
+        let mut host = Self {
             migrations: Migrations::new(&options)?,
             idle: own::Idle::new(IDLE_VPID)?,
             ticker: Ticker::new(clock::now(), clock::from_nanos(options.jiffy.as_nanos() as u64)),
@@ -78,11 +79,14 @@ impl Host {
     fn run(&mut self) -> ! {
         loop {
             self.tick();
+            self.terminal.send();
             if let Some(command) = self.terminal.poll() {
                 self.execute(command);
             }
-            self.migrations.step(&mut self.guests, &self.terminal);
-            self.run_one_guest();
+            let start = clock::now();
+            self.migrations.step(&mut self.guests, &mut self.terminal);
+            let streaming = self.migrations.streaming().then(|| clock::to_micros(clock::now() - start));
+            self.run_one_guest(streaming);
         }
     }
 
@@ -105,35 +109,45 @@ impl Host {
             }
         }
         for (id, sample) in observed {
-            self.migrations.sampled(id, &sample, &mut self.guests, &self.terminal);
+            self.migrations.sampled(id, &sample, &mut self.guests, &mut self.terminal);
         }
     }
 
-    fn run_one_guest(&mut self) {
-        let streaming = self.migrations.streaming();
-        // Without a running VM nobody counts ticks, and only the monitor has to be looked at.
-        let mut deadline = if self.guests.any_running() { self.ticker.deadline() } else { self.terminal.deadline() };
-        if streaming {
-            deadline = deadline.min(clock::now() + clock::from_micros(STREAMING_SLICE));
-        }
-        if let Some(wanted) = self.migrations.deadline() {
-            deadline = deadline.min(wanted);
-        }
-        let Some((id, tenant)) = self.guests.next_runnable() else {
-            // Nobody can run. With a stream there may be more to do at once; else rest.
-            if !self.migrations.has_work() && self.migrations.arm() {
-                let until = self.guests.device_deadline().map_or(deadline, |device| device.min(deadline));
-                self.idle.wait(until);
+    /// Lets one guest run; `streaming` is what the stream's last step took, in microseconds, if there is one.
+    fn run_one_guest(&mut self, streaming: Option<u64>) {
+        let slice = streaming.map(|step| step.clamp(*STREAMING_SLICE.start(), *STREAMING_SLICE.end()));
+        let slice_end = slice.map(|slice| clock::now() + clock::from_micros(slice));
+        loop {
+            let Some((id, tenant)) = self.guests.next_runnable() else { return self.rest() };
+            // While pages stream there are always frames, and they can wait for the end of a slice.
+            if slice_end.is_none() && !self.migrations.arm() {
+                return;
             }
-            return;
-        };
-        if !self.migrations.arm() {
+            let wanted = [slice_end.or_else(|| self.migrations.deadline()), self.terminal.deadline()];
+            let deadline = wanted.into_iter().flatten().fold(self.ticker.deadline(), u64::min);
+            let stop = tenant.vm.run_until(deadline);
+            let terminal = &mut self.terminal;
+            tenant.console_lines(|line| terminal.tell(line));
+            let ticked = stop == Stop::Yield && slice_end.is_some_and(|end| clock::now() < end);
+            self.stopped(id, stop);
+            if !ticked {
+                return;
+            }
+            self.tick();
+            self.terminal.send();
+        }
+    }
+
+    /// Nobody can run: waits until something happens, unless a stream may go on at once.
+    fn rest(&mut self) {
+        if self.migrations.has_work() || !self.migrations.arm() {
             return;
         }
-        let stop = tenant.vm.run_until(deadline);
-        let terminal = &self.terminal;
-        tenant.console_lines(|line| terminal.tell(line));
-        self.stopped(id, stop);
+        // Without a running VM nobody counts ticks.
+        let tick = self.guests.any_running().then(|| self.ticker.deadline());
+        let wanted = [tick, self.guests.device_deadline(), self.migrations.deadline(), self.terminal.deadline()];
+        let poll = self.terminal.next_poll();
+        self.idle.wait(wanted.into_iter().flatten().fold(poll, u64::min));
     }
 
     fn stopped(&mut self, id: TenantId, stop: Stop) {
@@ -214,6 +228,7 @@ impl Host {
 
     fn quit(&mut self) -> ! {
         self.terminal.tell(What::Bye);
+        self.terminal.flush();
         log::info!("bye");
         power::off(power::Ending::Done)
     }

@@ -9,18 +9,23 @@ use crate::{
         options::Console,
     },
 };
-use alloc::string::{String, ToString};
+use alloc::{collections::VecDeque, string::{String, ToString}};
 use core::time::Duration;
 use log::Level;
 use spin::Mutex;
 
 /// How often the port is looked at: each look is an exit on an emulated machine, and people type slowly.
 const POLL_MICROS: u64 = 20_000;
+/// Output that may wait. What does not fit any more is waited for.
+const MOST_QUEUED: usize = 64 << 10;
+/// While output waits, the port is tried so often, in microseconds: 16 bytes at 115,200 baud.
+const SEND_MICROS: u64 = 1400;
 
 /// The port.
 pub struct Terminal {
     port: &'static Mutex<Option<serial::Serial>>,
     assembler: LineAssembler,
+    queue: VecDeque<u8>,
     next_poll: u64,
 }
 
@@ -34,7 +39,7 @@ impl Terminal {
             }
             Console::Com2 => &serial::COM2,
         };
-        Self { port, assembler: LineAssembler::new(), next_poll: 0 }
+        Self { port, assembler: LineAssembler::new(), queue: VecDeque::new(), next_poll: 0 }
     }
 
     /// The next command, or `None`. What cannot be read is answered here.
@@ -60,20 +65,49 @@ impl Terminal {
     }
 
     /// When the port is looked at next, in TSC ticks.
-    pub fn deadline(&self) -> u64 {
+    pub fn next_poll(&self) -> u64 {
         clock::now() + clock::from_micros(self.next_poll.saturating_sub(clock::micros()))
     }
 
-    /// Sends one event.
-    pub fn tell(&self, what: What) {
-        let line = what.at(Duration::from_micros(clock::micros())).line();
-        if let Some(port) = self.port.lock().as_mut() {
-            port.write(line.as_bytes());
+    /// When [`Terminal::send`] is to be called again, in TSC ticks, if output waits.
+    pub fn deadline(&self) -> Option<u64> {
+        (!self.queue.is_empty()).then(|| clock::now() + clock::from_micros(SEND_MICROS))
+    }
+
+    /// Sends what the port takes at once.
+    pub fn send(&mut self) {
+        if self.queue.is_empty() {
+            return;
+        }
+        match self.port.lock().as_mut() {
+            Some(port) => {
+                let sent = port.try_write(self.queue.make_contiguous());
+                self.queue.drain(..sent);
+            }
+            None => self.queue.clear(),
         }
     }
 
-    /// Sends an error event.
-    pub fn error(&self, message: String, command: Option<String>) {
+    /// Sends everything, waiting for the port.
+    pub fn flush(&mut self) {
+        if let Some(port) = self.port.lock().as_mut() {
+            port.write(self.queue.make_contiguous());
+        }
+        self.queue.clear();
+    }
+
+    /// Queues one event.
+    pub fn tell(&mut self, what: What) {
+        let line = what.at(Duration::from_micros(clock::micros())).line();
+        if self.queue.len() + line.len() > MOST_QUEUED {
+            self.flush();
+        }
+        self.queue.extend(line.bytes());
+        self.send();
+    }
+
+    /// Queues an error event.
+    pub fn error(&mut self, message: String, command: Option<String>) {
         log::warn!("{message}");
         self.tell(What::Error { message, command });
     }

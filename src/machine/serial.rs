@@ -32,14 +32,24 @@ impl Serial {
         Some(Self { uart, port })
     }
 
-    /// Sends every byte, a FIFO's worth at a time, by one REP OUTSB: emulators charge an exit for each access, and a string
-    /// counts as one.
-    pub fn write(&mut self, bytes: &[u8]) {
+    /// Sends every byte, waiting for the port.
+    pub fn write(&mut self, mut bytes: &[u8]) {
+        // A UART that is never ready (no such device behind the port) must not hang the host.
+        let mut patience = 1_000_000u32;
+        while !bytes.is_empty() && patience > 0 {
+            let sent = self.try_write(bytes);
+            bytes = bytes.get(sent..).unwrap_or_default();
+            patience = if sent == 0 { patience - 1 } else { 1_000_000 };
+        }
+    }
+
+    /// Sends what the port takes at once: a FIFO's worth at a time, as long as its transmitter is empty. One REP OUTSB each,
+    /// because emulators charge an exit for each access, and a string counts as one.
+    pub fn try_write(&mut self, bytes: &[u8]) -> usize {
+        let mut sent = 0;
         for chunk in bytes.chunks(FIFO) {
-            // A UART that is never ready (no such device behind the port) must not hang the host.
-            let ready = (0..1_000_000).any(|_| self.uart.lsr().contains(LSR::THR_EMPTY));
-            if !ready {
-                return;
+            if !self.uart.lsr().contains(LSR::THR_EMPTY) {
+                break;
             }
             // SAFETY: the port is the data register of a UART that is ours; the pointer and the count are the chunk's.
             unsafe {
@@ -51,7 +61,9 @@ impl Serial {
                     options(readonly, nostack, preserves_flags)
                 );
             }
+            sent += chunk.len();
         }
+        sent
     }
 
     /// The next received byte.

@@ -168,9 +168,11 @@ impl<H: Hal> Ring<H> {
         // SAFETY: in range, ours, and short enough (checked above); the slice ends with this call.
         let bytes = unsafe { self.raw(buffer, length) };
         // SAFETY: until the device gives the token back, `ours` is false and no slice of this buffer is made.
-        let token = match self.direction {
-            Direction::Receive => unsafe { self.queue.add(&[], &mut [bytes]) },
-            Direction::Transmit => unsafe { self.queue.add(&[bytes], &mut []) },
+        let token = unsafe {
+            match self.direction {
+                Direction::Receive => self.queue.add(&[], &mut [bytes]),
+                Direction::Transmit => self.queue.add(&[bytes], &mut []),
+            }
         };
         let Ok(token) = token else { return false };
         let Some(lent) = self.lent.get_mut(usize::from(token)) else {
@@ -198,9 +200,11 @@ impl<H: Hal> Ring<H> {
         // SAFETY: `lend` checked both; the device has put the buffer into its used ring, so it is done with it.
         let bytes = unsafe { self.raw(buffer, length as usize) };
         // SAFETY: the same buffer that `lend` added under this token; the slice is not used afterwards.
-        let used = match self.direction {
-            Direction::Receive => unsafe { self.queue.pop_used(token, &[], &mut [bytes]) },
-            Direction::Transmit => unsafe { self.queue.pop_used(token, &[bytes], &mut []) },
+        let used = unsafe {
+            match self.direction {
+                Direction::Receive => self.queue.pop_used(token, &[], &mut [bytes]),
+                Direction::Transmit => self.queue.pop_used(token, &[bytes], &mut []),
+            }
         };
         let written = used.map_err(|_| Broken)?.min(length);
         *self.ours.get_mut(usize::from(buffer)).ok_or(Broken)? = true;
@@ -446,7 +450,7 @@ impl Registers {
     fn doorbell(&self, queue: u16) -> Result<Doorbell, &'static str> {
         self.write(Self::QUEUE_SELECT, queue);
         let offset = u64::from(self.read(Self::QUEUE_NOTIFY_OFF)) * self.notify_multiplier;
-        if offset % 2 != 0 || offset + 2 > self.notify_length {
+        if !offset.is_multiple_of(2) || offset + 2 > self.notify_length {
             return Err("the virtio network card's notification register lies nowhere");
         }
         Ok(Doorbell {
@@ -478,3 +482,6 @@ fn structure(
     paging::map_mmio(address, length as usize).ok()?;
     Some((address, length, capability))
 }
+
+#[cfg(test)]
+mod tests;

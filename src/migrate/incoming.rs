@@ -71,7 +71,7 @@ impl Incoming {
     }
 
     /// Moves it on. True if anything happened.
-    pub fn step(&mut self, guests: &mut Guests, terminal: &Terminal) -> bool {
+    pub fn step(&mut self, guests: &mut Guests, terminal: &mut Terminal) -> bool {
         if self.over || self.paused {
             return false;
         }
@@ -101,14 +101,14 @@ impl Incoming {
         matches!((received, sent), (Ok(true), _) | (_, Ok(true)))
     }
 
-    fn tell(&mut self, guests: &Guests, terminal: &Terminal) {
+    fn tell(&mut self, guests: &Guests, terminal: &mut Terminal) {
         let Some(tenant) = self.id.and_then(|id| guests.peek(id)) else { return };
         let teller = self.teller.get_or_insert_with(|| Teller::new(&tenant.vm.name, Side::Destination));
         teller.destination(&self.engine, terminal);
     }
 
     /// Ends it, or notes that it is paused, once the engine says so.
-    fn settle(&mut self, broken: bool, guests: &mut Guests, terminal: &Terminal) {
+    fn settle(&mut self, broken: bool, guests: &mut Guests, terminal: &mut Terminal) {
         let status = self.engine.status();
         if status == Status::PostcopyPaused {
             self.paused = true;
@@ -126,7 +126,7 @@ impl Incoming {
         }
     }
 
-    fn tell_end(&self, terminal: &Terminal) {
+    fn tell_end(&self, terminal: &mut Terminal) {
         if let (Some(report), Some(teller)) = (self.engine.report(clock::micros()), &self.teller) {
             teller.ended(report, self.engine.error().map(ToString::to_string), terminal);
         }

@@ -83,14 +83,14 @@ impl Migrations {
     }
 
     /// A VM's sample is over.
-    pub fn sampled(&mut self, id: u32, observed: &Observed, guests: &mut Guests, terminal: &Terminal) {
+    pub fn sampled(&mut self, id: u32, observed: &Observed, guests: &mut Guests, terminal: &mut Terminal) {
         if let Some(outgoing) = self.outgoing.iter_mut().find(|outgoing| outgoing.id == id) {
             outgoing.sampled(observed, guests, terminal);
         }
     }
 
     /// Moves everything on a little.
-    pub fn step(&mut self, guests: &mut Guests, terminal: &Terminal) {
+    pub fn step(&mut self, guests: &mut Guests, terminal: &mut Terminal) {
         let active = !self.outgoing.is_empty() || !self.incoming.is_empty();
         let mut happened = self.network.as_mut().is_some_and(|network| network.poll(active));
         while let Some(channel) = self.network.as_mut().and_then(Network::accept) {

@@ -61,7 +61,7 @@ impl Outgoing {
     }
 
     /// The sample is over: decide, and begin to stream.
-    pub fn sampled(&mut self, observed: &Observed, guests: &mut Guests, terminal: &Terminal) {
+    pub fn sampled(&mut self, observed: &Observed, guests: &mut Guests, terminal: &mut Terminal) {
         let sample = SampleReport::new(&observed.sample, &observed.identifiers);
         terminal.tell(What::Sample { vm: self.name.clone(), sample });
         let rule = self.policy.rule(self.request.tp, self.request.td, self.pages_per_jiffy());
@@ -106,7 +106,7 @@ impl Outgoing {
     }
 
     /// Moves it on. True if anything happened.
-    pub fn step(&mut self, guests: &mut Guests, terminal: &Terminal) -> bool {
+    pub fn step(&mut self, guests: &mut Guests, terminal: &mut Terminal) -> bool {
         let Stage::Streaming(engine) = &mut self.stage else { return false };
         if self.pipe.is_connecting() || (self.told && engine.status() == Status::PostcopyPaused) {
             return false;
@@ -132,7 +132,7 @@ impl Outgoing {
         outcome.unwrap_or(true)
     }
 
-    fn tell_end(&mut self, guests: &mut Guests, terminal: &Terminal) {
+    fn tell_end(&mut self, guests: &mut Guests, terminal: &mut Terminal) {
         let Stage::Streaming(engine) = &self.stage else { return };
         self.told = true;
         if let Some(tenant) = guests.get(self.id) {
@@ -141,7 +141,7 @@ impl Outgoing {
         self.teller.ended(engine.report(clock::micros()), engine.error().map(ToString::to_string), terminal);
     }
 
-    fn finish(&mut self, status: Status, guests: &mut Guests, terminal: &Terminal) {
+    fn finish(&mut self, status: Status, guests: &mut Guests, terminal: &mut Terminal) {
         self.tell_end(guests, terminal);
         self.stage = Stage::Over;
         self.pipe.close();

@@ -8,8 +8,8 @@ use alloc::{boxed::Box, vec::Vec};
 
 /// Bytes that an engine is asked for at a time.
 const BATCH: usize = 64 << 10;
-/// Batches that one step sends at most, before the guest has its turn.
-const BATCHES: usize = 4;
+/// How long one step goes on sending, in microseconds, before the guest has its turn.
+const STEP: u64 = 1000;
 
 /// A channel with what is on its way into it.
 pub struct Pipe {
@@ -46,7 +46,8 @@ impl Pipe {
     /// What `fill` said.
     pub fn send<E>(&mut self, mut fill: impl FnMut(usize, &mut Vec<u8>) -> Result<(), E>) -> Result<bool, E> {
         let mut happened = false;
-        for _ in 0..BATCHES {
+        let end = clock::micros() + STEP;
+        while !happened || clock::micros() < end {
             if self.sent == self.out.len() {
                 self.out.clear();
                 self.sent = 0;

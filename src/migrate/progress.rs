@@ -37,7 +37,7 @@ impl Teller {
     }
 
     /// Looks at the engine of a source.
-    pub fn source(&mut self, engine: &Source, terminal: &Terminal) {
+    pub fn source(&mut self, engine: &Source, terminal: &mut Terminal) {
         self.look(terminal, engine.is_handed_over(), || {
             Some(Snapshot {
                 path: engine.offer().path,
@@ -51,7 +51,7 @@ impl Teller {
     }
 
     /// Looks at the engine of a destination.
-    pub fn destination(&mut self, engine: &Destination, terminal: &Terminal) {
+    pub fn destination(&mut self, engine: &Destination, terminal: &mut Terminal) {
         self.look(terminal, engine.is_committed(), || {
             Some(Snapshot {
                 path: engine.offer()?.path,
@@ -64,7 +64,7 @@ impl Teller {
         });
     }
 
-    fn look(&mut self, terminal: &Terminal, handed_over: bool, snapshot: impl FnOnce() -> Option<Snapshot>) {
+    fn look(&mut self, terminal: &mut Terminal, handed_over: bool, snapshot: impl FnOnce() -> Option<Snapshot>) {
         let now = clock::micros();
         if handed_over == self.handed_over && now < self.next {
             return;
@@ -80,7 +80,7 @@ impl Teller {
         }
     }
 
-    fn tell_progress(&mut self, snapshot: &Snapshot, now: u64, terminal: &Terminal) {
+    fn tell_progress(&mut self, snapshot: &Snapshot, now: u64, terminal: &mut Terminal) {
         let bytes = snapshot.report.bytes;
         let (then, before) = core::mem::replace(&mut self.last, (now, bytes));
         let throughput = bytes.saturating_sub(before).saturating_mul(1_000_000) / now.saturating_sub(then).max(1);
@@ -97,7 +97,7 @@ impl Teller {
     }
 
     /// It has ended on this side, or waits to be resumed.
-    pub fn ended(&self, report: Report, error: Option<String>, terminal: &Terminal) {
+    pub fn ended(&self, report: Report, error: Option<String>, terminal: &mut Terminal) {
         log::info!("{}: {}: {}{}", self.vm, report.path.name(), phase(report.status), reason(&error));
         if let (Some(verdict), Side::Destination) = (report.verify, self.side) {
             terminal.tell(What::Verify {

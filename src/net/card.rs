@@ -11,6 +11,7 @@ use core::num::NonZeroUsize;
 use smoltcp::{
     phy::{Checksum, Device, DeviceCapabilities, Medium, PacketMeta, RxToken, TxToken},
     time::Instant,
+    wire::EthernetAddress,
 };
 
 // Feature bits (virtio 1.2, 5.1.3).
@@ -72,6 +73,9 @@ impl Card {
         let mtu = choose_mtu(wishes.mtu, offered_mtu);
         let (count, buffer_length) = buffers(features, mtu);
         let mac = found.mac();
+        if !EthernetAddress(mac).is_unicast() {
+            return Err("the virtio network card's MAC address is none of one card");
+        }
         let net = found.start(features, count, buffer_length, wishes.interrupt)?;
         let mut card = Self {
             net,

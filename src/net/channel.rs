@@ -1,8 +1,9 @@
 //! The channel that a migration runs through, whatever carries it: bytes in order, or the end of it.
 
 use super::{
+    connection::{ConnectionId, ConnectionState},
     limiter::Limiter,
-    stack::{ConnectionId, ConnectionState, Port, Stack},
+    stack::{Port, Stack},
 };
 use alloc::sync::Arc;
 use spin::Mutex;

@@ -3,7 +3,10 @@
 //! While a connection is open, a second socket with hardly any buffer stands at the door: it lets nobody in, but who
 //! knocked is in the log. (smoltcp alone would refuse without a word.)
 
-use super::stack::{ConnectError, ConnectionId, ConnectionState, Port, Stack};
+use super::{
+    connection::{ConnectError, ConnectionId, ConnectionState},
+    stack::{Port, Stack},
+};
 use smoltcp::{
     iface::SocketHandle,
     socket::tcp::{Socket, State},
@@ -30,6 +33,7 @@ impl Listener {
 }
 
 impl<P: Port> Stack<P> {
+    /// To be called once a poll, so that a reset from the last time has had its chance to go out.
     pub(super) fn settle_listeners(&mut self) {
         for index in 0..self.listeners.len() {
             let Some(&Listener {
@@ -97,8 +101,6 @@ impl<P: Port> Stack<P> {
                 Ok(Some(Listener::new(port, self.sockets.add(next))))
             }
             State::Listen => Ok(None),
-            // The reset is still to be sent.
-            State::Closed if socket.remote_endpoint().is_some() => Ok(None),
             State::Closed => {
                 let _ = socket.listen(port);
                 Ok(None)

@@ -4,6 +4,7 @@
 
 pub mod card;
 pub mod channel;
+pub mod connection;
 pub mod limiter;
 mod listener;
 pub mod offload;
@@ -12,8 +13,9 @@ mod window;
 
 pub use card::Card;
 pub use channel::{Channel, TcpChannel};
+pub use connection::{CloseReason, ConnectError, ConnectionId, ConnectionState, Settings};
 pub use limiter::Limiter;
-pub use stack::{CloseReason, ConnectError, ConnectionId, ConnectionState, Port, Settings, Stack};
+pub use stack::{Port, Stack};
 
 #[cfg(test)]
 mod wire_pair;

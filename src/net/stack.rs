@@ -3,7 +3,11 @@
 //! Everything is moved on by [`Stack::poll`]; no call waits. A connection is named by an id that is never used twice,
 //! so an id of a connection that is gone is harmless.
 
-use super::{listener::Listener, window::Reserved};
+use super::{
+    connection::{CloseReason, ConnectError, ConnectionId, ConnectionState, Settings},
+    listener::Listener,
+    window::Reserved,
+};
 use alloc::{collections::VecDeque, vec::Vec};
 use smoltcp::{
     iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet},
@@ -31,101 +35,6 @@ pub trait Port: Device {
     fn disarm(&mut self);
     /// Whether the card failed for good.
     fn is_broken(&self) -> bool;
-}
-
-/// How a [`Stack`] is set up.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Our address.
-    pub address: Ipv4Address,
-    /// Length of the network's prefix.
-    pub prefix: u8,
-    /// Something that differs from start to start: initial sequence numbers and local ports come from it.
-    pub seed: u64,
-    /// Microseconds of silence after which a peer counts as dead.
-    pub peer_timeout: u64,
-    /// Bytes of the buffer of a connection, one each way. It bounds the window, hence what is in flight.
-    pub buffer: usize,
-}
-
-impl Settings {
-    /// 10 s until a silent peer is dead, 512 KiB buffers.
-    pub fn new(address: Ipv4Address, prefix: u8, seed: u64) -> Self {
-        Self {
-            address,
-            prefix: prefix.min(32),
-            seed,
-            peer_timeout: 10_000_000,
-            buffer: 512 << 10,
-        }
-    }
-}
-
-/// Names a connection; never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ConnectionId(u64);
-
-/// Where a connection stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectionState {
-    /// The peer has not answered yet.
-    Connecting,
-    /// Both ways are open.
-    Open,
-    /// The peer sends nothing more (what it sent may still be there to receive); we may.
-    PeerClosed,
-    /// We closed; what was accepted for sending is still on its way.
-    Closing,
-    /// Over.
-    Closed(CloseReason),
-}
-
-/// Why a connection is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// Both sides closed it in good order.
-    Finished,
-    /// We gave it up.
-    Aborted,
-    /// The peer has nothing that listens there, or does not want us.
-    Refused,
-    /// The peer gave it up.
-    Reset,
-    /// The peer was silent for too long.
-    TimedOut,
-    /// No such connection, or one that ended long ago.
-    Unknown,
-}
-
-impl core::fmt::Display for CloseReason {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Finished => "closed by both sides",
-            Self::Aborted => "given up",
-            Self::Refused => "refused by the peer",
-            Self::Reset => "reset by the peer",
-            Self::TimedOut => "the peer does not answer",
-            Self::Unknown => "no such connection",
-        })
-    }
-}
-
-/// Why there is no new connection or listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectError {
-    /// The heap cannot hold its buffers.
-    OutOfMemory,
-    /// Port 0, or an address that cannot be a peer's.
-    BadAddress,
-}
-
-impl core::fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::OutOfMemory => "no memory for the connection's buffers",
-            Self::BadAddress => "not an address that one can connect to",
-        })
-    }
 }
 
 struct Connection {
@@ -203,6 +112,7 @@ impl<P: Port> Stack<P> {
             }
             happened = true;
         }
+        self.settle_listeners();
         self.settle(Stage::Ingress);
         for _ in 0..BURST {
             let result = self
@@ -422,15 +332,13 @@ impl<P: Port> Stack<P> {
     }
 
     fn new_socket(&self, buffer: usize) -> Result<Socket<'static>, ConnectError> {
-        let buffer = || -> Result<SocketBuffer<'static>, ConnectError> {
+        let bytes = |length| -> Result<SocketBuffer<'static>, ConnectError> {
             let mut bytes = Vec::new();
-            bytes
-                .try_reserve_exact(buffer)
-                .map_err(|_| ConnectError::OutOfMemory)?;
-            bytes.resize(buffer, 0);
+            bytes.try_reserve_exact(length).map_err(|_| ConnectError::OutOfMemory)?;
+            bytes.resize(length, 0);
             Ok(SocketBuffer::new(bytes))
         };
-        let mut socket = Socket::new(buffer()?, buffer()?);
+        let mut socket = Socket::new(bytes(receive_buffer(buffer))?, bytes(buffer)?);
         socket.set_ack_delay(None);
         socket.set_nagle_enabled(false);
         // Cubic computes in floating point, which this target does in software.
@@ -452,7 +360,6 @@ impl<P: Port> Stack<P> {
 
     /// Looks at what became of every connection and listener.
     fn settle(&mut self, stage: Stage) {
-        self.settle_listeners();
         for connection in &mut self.connections {
             let Some(handle) = connection.handle else {
                 continue;
@@ -467,10 +374,10 @@ impl<P: Port> Stack<P> {
                 connection.state =
                     ConnectionState::Closed(end_reason(connection.state, stage, lost));
             }
-            // A reset that we owe the peer goes out while the socket knows the peer; what came before the end may
-            // still be read.
+            // A reset that we owe the peer had its chance to go out (there may be nobody at that address); what came
+            // before the end may still be read.
             let aborted = connection.state == ConnectionState::Closed(CloseReason::Aborted);
-            if socket.remote_endpoint().is_none() && (aborted || !socket.can_recv()) {
+            if stage == Stage::Egress && (aborted || !socket.can_recv()) {
                 self.sockets.remove(handle);
                 connection.handle = None;
             }
@@ -487,6 +394,20 @@ impl<P: Port> Stack<P> {
             !forget
         });
     }
+}
+
+/// The length of a receive buffer, at most `wanted`, that smoltcp keeps within.
+///
+/// smoltcp 0.14 remembers the window of its SYN, which is never scaled, as if it were, and accepts segments up to that
+/// edge. Where the window's scale makes that more than the buffer, a peer that is quick enough can write beyond it (an
+/// assertion then fails in smoltcp). The largest scaled window is harmless if it is the buffer.
+fn receive_buffer(wanted: usize) -> usize {
+    let largest_unscaled = usize::from(u16::MAX);
+    let mut length = largest_unscaled;
+    while length <= wanted / 2 {
+        length *= 2;
+    }
+    if length <= wanted { length } else { wanted }
 }
 
 fn instant(micros: u64) -> Instant {

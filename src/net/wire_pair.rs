@@ -1,8 +1,11 @@
 //! Two stacks and a cable between them, for tests: time is a number, and the cable can lose frames or be cut.
 
-use super::stack::{ConnectionId, Port, Settings, Stack};
+use super::{
+    connection::{ConnectionId, Settings},
+    stack::{Port, Stack},
+};
 use smoltcp::{
-    phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken},
+    phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken},
     time::Instant,
     wire::Ipv4Address,
 };
@@ -20,6 +23,8 @@ pub struct End {
     /// Every so many'th frame that this end sends is lost; 0: none.
     pub lose_every: u32,
     sent: u32,
+    /// Not 0: some frames are altered on the way, from this seed; checksums are not looked at.
+    noise: Rc<RefCell<u64>>,
     /// Frames that come in between two flushes, at most.
     slice: usize,
     came: usize,
@@ -44,10 +49,28 @@ impl TxToken for Token<'_> {
         end.sent += 1;
         end.bytes += length;
         let lost = end.lose_every != 0 && end.sent % end.lose_every == 0;
+        disturb(&mut frame, &mut end.noise.borrow_mut());
         if !lost && !*end.cut.borrow() {
             end.outgoing.borrow_mut().push_back(frame);
         }
         result
+    }
+}
+
+/// Alters one byte of the headers of every fourth frame or so.
+fn disturb(frame: &mut [u8], noise: &mut u64) {
+    if *noise == 0 {
+        return;
+    }
+    // xorshift64
+    *noise ^= *noise << 13;
+    *noise ^= *noise >> 7;
+    *noise ^= *noise << 17;
+    let [kind, place, value, ..] = noise.to_le_bytes();
+    if kind % 4 == 0
+        && let Some(byte) = frame.get_mut(usize::from(place % 70))
+    {
+        *byte = value;
     }
 }
 
@@ -73,6 +96,9 @@ impl Device for End {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
         capabilities.max_transmission_unit = self.mtu + 14;
+        if *self.noise.borrow() != 0 {
+            capabilities.checksum = ChecksumCapabilities::ignored();
+        }
         capabilities
     }
 }
@@ -99,17 +125,33 @@ pub struct Pair {
     pub destination: Stack<End>,
     pub now: u64,
     cut: Rc<RefCell<bool>>,
+    noise: Rc<RefCell<u64>>,
 }
 
 pub const DESTINATION: Ipv4Address = Ipv4Address::new(10, 0, 0, 2);
 
 impl Pair {
     pub fn new(mtu: usize, lose_every: u32) -> Self {
-        Self::sliced(mtu, lose_every, usize::MAX)
+        Self::with(mtu, lose_every, usize::MAX, 0)
     }
 
     /// A cable that hands out few frames at a time, so that acknowledgments come in the middle of a flight.
-    pub fn sliced(mtu: usize, lose_every: u32, slice: usize) -> Self {
+    pub fn sliced(mtu: usize, slice: usize) -> Self {
+        Self::with(mtu, 0, slice, 0)
+    }
+
+    /// A cable that alters frames, until [`Pair::calm`].
+    pub fn noisy(seed: u64) -> Self {
+        Self::with(1500, 0, usize::MAX, seed.max(1))
+    }
+
+    /// From now on no frame is altered.
+    pub fn calm(&mut self) {
+        *self.noise.borrow_mut() = 0;
+    }
+
+    fn with(mtu: usize, lose_every: u32, slice: usize, noise: u64) -> Self {
+        let noise = Rc::new(RefCell::new(noise));
         let (there, back, cut) = (
             Frames::default(),
             Frames::default(),
@@ -124,6 +166,7 @@ impl Pair {
                 cut: cut.clone(),
                 lose_every,
                 sent: 0,
+                noise: noise.clone(),
                 slice,
                 came: 0,
                 bytes: 0,
@@ -138,6 +181,7 @@ impl Pair {
             destination: end(2, &there, &back),
             now: 0,
             cut,
+            noise,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Two stacks over a cable in memory.
 
 use super::super::wire_pair::{DESTINATION, Pair};
-use super::{CloseReason, ConnectionState};
+use super::{CloseReason, ConnectionState, receive_buffer};
 
 const PORT: u16 = 4444;
 
@@ -39,7 +39,7 @@ fn bytes_arrive_in_order_at_every_mtu() {
 #[test]
 fn a_cable_that_loses_nothing_carries_every_byte_once() {
     for mtu in [1500, 9000, 65_521] {
-        let mut pair = Pair::sliced(mtu, 0, 3);
+        let mut pair = Pair::sliced(mtu, 3);
         pair.destination.listen(PORT).unwrap();
         let (source, destination) = pair.open(PORT);
         let (data, mut sent, mut got) = (pattern(8 << 20), 0, 0);
@@ -212,4 +212,70 @@ fn connections_that_came_and_went_cost_no_memory_and_no_id_twice() {
         ConnectionState::Closed(CloseReason::Unknown)
     );
     assert_eq!(pair.source.send(ids[0], b"x"), 0);
+}
+
+#[test]
+fn altered_frames_break_nothing_but_their_own_connection() {
+    for seed in 1..2000 {
+        let mut pair = Pair::noisy(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        pair.destination.listen(PORT).unwrap();
+        let data = pattern(30_000);
+        for _ in 0..20 {
+            let source = pair.source.connect(DESTINATION, PORT).unwrap();
+            let mut served = None;
+            pair.run(200, |pair| {
+                pair.source.send(source, &data);
+                served = pair.destination.accept(PORT).or(served);
+                if let Some(served) = served {
+                    pair.destination.receive(served, |bytes| bytes.len());
+                    pair.destination.send(served, &data[..500]);
+                }
+                pair.source.receive(source, |bytes| bytes.len());
+                pair.source.state(source) != ConnectionState::Connecting && pair.source.send_queue(source) == 0
+            });
+            pair.source.abort(source);
+            pair.run(20, |_| false);
+        }
+        pair.calm();
+        pair.run(120_000, |_| false);
+        while pair.destination.accept(PORT).is_some() {}
+        let (source, served) = pair.open(PORT);
+        assert_eq!(pair.source.send(source, b"still here"), 10);
+        let mut got = Vec::new();
+        assert!(pair.run(5000, |pair| {
+            pair.destination.receive(served, |bytes| {
+                got.extend_from_slice(bytes);
+                bytes.len()
+            });
+            got == b"still here"
+        }));
+    }
+}
+
+#[test]
+fn attempts_to_reach_nobody_cost_no_memory() {
+    let mut pair = Pair::new(1500, 0);
+    let nobody = smoltcp::wire::Ipv4Address::new(10, 0, 0, 77);
+    for _ in 0..5 {
+        let id = pair.source.connect(nobody, PORT).unwrap();
+        assert!(pair.run(12_000, |pair| {
+            pair.source.state(id) == ConnectionState::Closed(CloseReason::TimedOut)
+        }));
+        let id = pair.source.connect(nobody, PORT).unwrap();
+        pair.run(10, |_| false);
+        pair.source.abort(id);
+        pair.run(2, |_| false);
+        assert_eq!(pair.source.sockets.iter().count(), 0);
+    }
+}
+
+#[test]
+fn the_window_of_a_syn_lies_in_the_buffer_even_if_it_is_taken_as_scaled() {
+    for wanted in (0..4000).chain((1..1000).map(|i| i * 4099)).chain([65_534, 65_535, 65_536, 1 << 19, 1 << 30]) {
+        let length = receive_buffer(wanted);
+        // As smoltcp computes them.
+        let scale = (usize::BITS - length.leading_zeros()).saturating_sub(16);
+        let in_syn = length.min(65_535);
+        assert!(in_syn << scale <= length && length <= wanted && length >= wanted / 2, "{wanted}");
+    }
 }
