@@ -74,10 +74,16 @@ impl<P: Port> Stack<P> {
         let mut config = Config::new(EthernetAddress(port.port.mac()).into());
         config.random_seed = settings.seed;
         let mut interface = Interface::new(config, &mut port, Instant::ZERO);
+        let one_host = !(settings.address.is_multicast() || settings.address.is_broadcast());
         interface.update_ip_addrs(|addresses| {
-            let address = Ipv4Cidr::new(settings.address, settings.prefix);
-            // The list has room for two, and is empty.
-            let _ = addresses.push(IpCidr::Ipv4(address));
+            let address = IpCidr::Ipv4(Ipv4Cidr::new(settings.address, settings.prefix.min(32)));
+            // smoltcp panics at an address that is not one host's; without any, nothing is ever sent. The list has
+            // room for two.
+            let _ = if one_host {
+                addresses.push(address)
+            } else {
+                Err(address)
+            };
         });
         port.port.disarm();
         Self {
@@ -334,7 +340,9 @@ impl<P: Port> Stack<P> {
     fn new_socket(&self, buffer: usize) -> Result<Socket<'static>, ConnectError> {
         let bytes = |length| -> Result<SocketBuffer<'static>, ConnectError> {
             let mut bytes = Vec::new();
-            bytes.try_reserve_exact(length).map_err(|_| ConnectError::OutOfMemory)?;
+            bytes
+                .try_reserve_exact(length)
+                .map_err(|_| ConnectError::OutOfMemory)?;
             bytes.resize(length, 0);
             Ok(SocketBuffer::new(bytes))
         };
