@@ -40,6 +40,11 @@ impl Incoming {
         Self::new(Pipe::new(alloc::boxed::Box::new(channel)), true)
     }
 
+    /// Whether its source is this host.
+    pub fn is_local(&self) -> bool {
+        self.local
+    }
+
     /// Whether it has come to its end.
     pub fn is_over(&self) -> bool {
         self.over

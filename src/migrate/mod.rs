@@ -25,8 +25,10 @@ use network::Network;
 use outgoing::Outgoing;
 use pipe::Pipe;
 
-/// How long the host rests at most while a stream waits for the other side, in microseconds.
-const STREAM_REST: u64 = 1000;
+/// How long the host rests at most while a stream waits for the other side, in microseconds. Frames end the rest, but
+/// nothing does when bytes come over a link in memory.
+const STREAM_REST: u64 = 20_000;
+const MEMORY_REST: u64 = 200;
 
 /// All migrations of this host.
 pub struct Migrations {
@@ -145,7 +147,8 @@ impl Migrations {
     /// When to look again at the latest, in TSC ticks.
     pub fn deadline(&self) -> Option<u64> {
         let network = self.network.as_ref().and_then(Network::deadline);
-        let stream = self.streaming().then(|| clock::now() + clock::from_micros(STREAM_REST));
+        let rest = if self.incoming.iter().any(Incoming::is_local) { MEMORY_REST } else { STREAM_REST };
+        let stream = self.streaming().then(|| clock::now() + clock::from_micros(rest));
         network.into_iter().chain(stream).min()
     }
 
