@@ -20,11 +20,6 @@ use driver::Driver;
 use report::Report;
 use watch::Watch;
 
-/// What every Linux guest is told: where its console is, and to leave out what only costs time on a machine that
-/// the hypervisor knows. `panic=-1` restarts at once, so that a panic is seen as a restart.
-const LINUX_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check \
-    random.trust_cpu=on cryptomgr.notests audit=0";
-
 /// Runs one migration and writes everything about it to a folder. An error is one of the lab's own; what went
 /// wrong in the experiment is in the report.
 pub fn migrate(options: &MigrateOptions, watch: &mut dyn Watch) -> Result<(PathBuf, Report)> {
@@ -112,7 +107,7 @@ fn vm(options: &MigrateOptions) -> &'static str {
 /// How a guest is told what to do.
 fn command_line(guest: GuestKind, workload: Workload, more: &str) -> Result<String> {
     let own = match (guest, workload) {
-        (GuestKind::Linux, workload) => format!("{LINUX_COMMAND_LINE} workload={workload}"),
+        (GuestKind::Linux, workload) => format!("{} workload={workload}", guests::command_line()),
         (GuestKind::Tiny, Workload::Idle) => "mode=hlt".to_owned(),
         (GuestKind::Tiny, Workload::Calm) => "mode=write rate=1".to_owned(),
         (GuestKind::Tiny, Workload::Unruly) => "mode=write rate=200".to_owned(),
