@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Cut, PATHS, Program, World, offer};
-use migration::wire::{Decoder, PAGE_RECORD};
+use migration::wire::{Decoder, Item, Message, PAGE_RECORD};
 use migration::{Config, Destination, Error, Link, Offer, Path, Source, Status};
 use proptest::prelude::*;
 
@@ -266,6 +266,70 @@ fn a_page_that_was_altered_on_its_way_is_found() {
             assert_eq!(report.verify.unwrap().pages_different, 1, "{path:?}");
         }
     }
+}
+
+/// Where, in the stream to the destination, COMMIT begins.
+fn commit_at(tape: &[u8]) -> u64 {
+    let (mut decoder, mut rest) = (Decoder::default(), tape);
+    loop {
+        let start = decoder.handled();
+        if let Item::Message(Message::Commit) = decoder.next(&mut rest).unwrap().unwrap() {
+            return start;
+        }
+    }
+}
+
+#[test]
+fn a_commit_that_was_garbled_on_its_way_is_not_the_end_of_the_guest() {
+    for path in PATHS {
+        let mut whole = world(path);
+        whole.guest_stops_at = Some(0);
+        whole.tape = Some(Vec::new());
+        whole.finish();
+        let mut world = world(path);
+        world.guest_stops_at = Some(0);
+        world.flip = Some(commit_at(whole.tape.as_deref().unwrap()));
+        world.finish();
+        let paused = (Status::PostcopyPaused, Status::PostcopyPaused);
+        assert_eq!(
+            (world.source.status(), world.destination.status()),
+            paused,
+            "{path:?}"
+        );
+        assert!(!world.source_vm.running && !world.destination_vm.running);
+        world.guest_stops_at = None;
+        world.relink(link());
+        world.source.recover().unwrap();
+        world.destination.reconnected().unwrap();
+        world.finish();
+        world.assert_moved();
+    }
+}
+
+#[test]
+fn only_what_was_never_committed_can_be_abandoned() {
+    let mut world = world(Path::PostCopy);
+    while world.destination.status() != Status::Device || !world.source.is_handed_over() {
+        world.tick();
+    }
+    world.lose_link();
+    assert_eq!(world.destination.status(), Status::PostcopyPaused);
+    world.relink(link());
+    world.source.recover().unwrap();
+    world.destination.reconnected().unwrap();
+    while !world.destination.is_committed() {
+        world.tick();
+    }
+    assert_eq!(world.destination.abandon(world.now), Err(Error::HandedOver));
+    world.finish();
+    world.assert_moved();
+
+    let mut world = self::world(Path::PostCopy);
+    while world.destination.status() != Status::Device {
+        world.tick();
+    }
+    assert_eq!(world.destination.abandon(world.now), Ok(()));
+    assert_eq!(world.destination.status(), Status::Cancelled);
 }
 
 #[test]

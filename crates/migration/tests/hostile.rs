@@ -171,6 +171,31 @@ fn a_commit_that_was_not_asked_for_runs_nothing() {
     }
 }
 
+#[test]
+fn a_page_that_comes_again_after_the_hand_over_does_not_undo_what_the_guest_wrote() {
+    let mut bytes = message(&Message::Hello(offer(Path::PostCopy, PAGES)));
+    bytes.extend(message(&Message::State {
+        total: 8,
+        offset: 0,
+        bytes: &[0; 8],
+    }));
+    bytes.extend(message(&Message::Commit));
+    let page = |bytes: &mut Vec<u8>| {
+        let mut batch = wire::Batch::open(bytes);
+        batch.data(bytes, 3, &[7; 4096]);
+        batch.close(bytes);
+    };
+    page(&mut bytes);
+    let (mut destination, mut vm, result) = feed(&bytes, &[]);
+    assert_eq!((result, vm.running, vm.memory[3][0]), (Ok(()), true, 7));
+    vm.memory[3][0] = 8;
+    let mut again = Vec::new();
+    page(&mut again);
+    destination.receive(&again, 2, &mut vm).unwrap();
+    assert_eq!(vm.memory[3][0], 8);
+    assert_eq!(destination.report(2).unwrap().pages.twice, 1);
+}
+
 /// More pages than a window holds.
 const MANY: u64 = 200;
 

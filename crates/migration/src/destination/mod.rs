@@ -8,6 +8,7 @@ mod verify;
 use crate::handover::DestinationRight;
 use crate::wire::{self, Decoder, Kind, Message, Offer};
 use crate::{Bitmap, Error, Micros, Report, Status};
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use log::Log;
 use verify::Hashes;
@@ -133,28 +134,38 @@ impl Destination {
     }
 
     /// The link broke. Before READY the attempt has failed, and the VM is to be dropped. After it, the VM may be this
-    /// side's to run: it is kept until [`Destination::reconnected`].
+    /// side's to run: it is kept until [`Destination::reconnected`] or [`Destination::abandon`].
     pub fn link_lost(&mut self, now: Micros) {
         match self.phase {
             Phase::Ended(_) | Phase::Broken => {}
+            // At most the comparison is lost.
+            _ if self.is_whole() => self.end(Status::Completed, Some(Error::LinkLost), now),
             Phase::Waiting | Phase::Receiving => {
-                self.end(Status::Failed, Some(Error::LinkLost), now)
+                self.end(Status::Failed, Some(Error::LinkLost), now);
             }
-            Phase::Ready | Phase::Running | Phase::Reconnected => {
+            Phase::Ready | Phase::Running | Phase::Complete | Phase::Reconnected => {
                 self.error = Some(Error::LinkLost);
-                self.phase = if self.is_whole() {
-                    Phase::Complete
-                } else {
-                    Phase::Broken
-                };
-                if self.is_whole() {
-                    self.end(Status::Completed, Some(Error::LinkLost), now);
-                }
+                self.phase = Phase::Broken;
             }
-            // Only the comparison is lost.
-            Phase::Complete => self.end(Status::Completed, Some(Error::LinkLost), now),
         }
         self.outbox.clear();
+    }
+
+    /// Gives up a VM that does not run here: it is to be dropped. If the source has sent COMMIT, which never came, the
+    /// guest is lost by this: it is for a user who knows that the source has it, or does not want it.
+    ///
+    /// # Errors
+    /// When the guest runs here, or the migration has ended.
+    pub fn abandon(&mut self, now: Micros) -> Result<(), Error> {
+        if self.right.is_held() || matches!(self.phase, Phase::Ended(_)) {
+            return Err(Error::HandedOver);
+        }
+        self.outbox.clear();
+        self.say(&Message::Abort {
+            reason: Error::Cancelled.to_string(),
+        });
+        self.end(Status::Cancelled, Some(Error::Cancelled), now);
+        Ok(())
     }
 
     /// There is a new link after a broken one.

@@ -54,19 +54,23 @@ impl Destination {
                 reason: error.to_string(),
             });
         }
-        let error = Some(error.clone());
         match self.phase {
             Phase::Ended(_) => {}
-            Phase::Complete => self.end(Status::Completed, error, now),
-            _ if self.is_whole() => self.end(Status::Completed, error, now),
-            Phase::Running | Phase::Broken | Phase::Reconnected => {
+            _ if self.is_whole() => self.end(Status::Completed, Some(error.clone()), now),
+            // The source has given up before it sent COMMIT.
+            Phase::Ready if matches!(error, Error::Aborted(_)) => {
+                self.end(Status::Failed, Some(error.clone()), now);
+            }
+            // What was garbled may have been COMMIT: the VM is kept.
+            Phase::Ready
+            | Phase::Running
+            | Phase::Complete
+            | Phase::Broken
+            | Phase::Reconnected => {
                 self.phase = Phase::Broken;
-                self.error = error;
+                self.error = Some(error.clone());
             }
-            // The source is there and at fault, or has given up: it cannot have sent COMMIT before what came now.
-            Phase::Waiting | Phase::Receiving | Phase::Ready => {
-                self.end(Status::Failed, error, now)
-            }
+            Phase::Waiting | Phase::Receiving => self.end(Status::Failed, Some(error.clone()), now),
         }
     }
 

@@ -208,6 +208,7 @@ impl World {
     pub fn relink(&mut self, link: Link) {
         self.link = link;
         self.cut = None;
+        self.flip = None;
         self.arrived = (0, 0);
         self.source_result = Ok(());
         self.destination_result = Ok(());
