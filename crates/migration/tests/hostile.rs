@@ -139,6 +139,19 @@ fn a_page_outside_the_vm_is_an_error() {
 }
 
 #[test]
+fn a_record_that_is_longer_than_its_batch_is_an_error() {
+    let mut bytes = message(&Message::Hello(offer(Path::PostCopy, PAGES)));
+    let start = bytes.len();
+    let mut batch = wire::Batch::open(&mut bytes);
+    batch.data(&mut bytes, 0, &[1; 4096]);
+    batch.close(&mut bytes);
+    for length in [1u32, 8, 4103] {
+        bytes[start + 4..start + 8].copy_from_slice(&length.to_le_bytes());
+        assert_eq!(feed(&bytes, &[]).2, Err(Error::BadRecord), "{length}");
+    }
+}
+
+#[test]
 fn a_hand_over_without_all_pages_is_refused() {
     let whole = stream(Path::StopAndCopy);
     let (mut decoder, mut rest, mut kept) = (Decoder::default(), &whole[..], Vec::new());

@@ -48,7 +48,7 @@ pub struct SimVm {
     pub missing: Option<Bitmap>,
     pub blocked_on: Option<u64>,
     dirty: Bitmap,
-    tracked: bool,
+    pub tracked: bool,
     /// The devices refuse to be saved, or loaded.
     pub refuses_to_save: bool,
     pub refuses_to_load: bool,

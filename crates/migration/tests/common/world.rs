@@ -254,6 +254,7 @@ impl World {
             (Status::Completed, Status::Completed)
         );
         assert!(!self.source_vm.running && self.destination_vm.running);
+        assert!(!self.source_vm.tracked);
         assert_eq!(self.destination_vm.runs, 1);
         self.destination_vm.assert_like_its_twin(None);
         let pages = self.source_vm.memory.len() as u64;
@@ -274,6 +275,7 @@ impl World {
     #[track_caller]
     pub fn assert_stayed(&self) {
         assert!(self.source_vm.running && !self.destination_vm.running);
+        assert!(!self.source_vm.tracked || !self.source.status().is_final());
         assert!(!self.source.is_handed_over() && !self.destination.is_committed());
         self.source_vm.assert_like_its_twin(None);
     }
