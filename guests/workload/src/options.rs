@@ -4,7 +4,7 @@ use crate::clock::{MILLISECOND, Nanos};
 
 /// How it is called.
 pub const USAGE: &str = "usage: workload idle|calm|unruly|storm|reboot [options]
-  --range SIZE             memory that is kept and checked, e.g. 32M (default 4M, unruly 32M)
+  --range SIZE             memory that is kept and checked, e.g. 32M (default 4M, unruly 32M, storm 256K)
   --pages-per-second N     calm: pages written a second (default 10); unruly: the same, 0 = as fast as it can (default)
   --rate N                 storm: processes a second (default 200)
   --life MS                storm: how long each lives (default 0)
@@ -14,6 +14,8 @@ pub const USAGE: &str = "usage: workload idle|calm|unruly|storm|reboot [options]
 const PAGE: usize = 4096;
 const DEFAULT_RANGE: usize = 4 << 20;
 const UNRULY_RANGE: usize = 32 << 20;
+/// A fork copies the page table of the range, so a large one would make each birth dear.
+const STORM_RANGE: usize = 256 << 10;
 
 /// All options.
 #[derive(Debug, PartialEq, Eq)]
@@ -123,10 +125,10 @@ pub fn wants_shell(line: &str) -> bool {
 }
 
 fn build(name: &str, pairs: &[(&str, &str)]) -> Result<Options, String> {
-    let mut range = if name == "unruly" {
-        UNRULY_RANGE
-    } else {
-        DEFAULT_RANGE
+    let mut range = match name {
+        "unruly" => UNRULY_RANGE,
+        "storm" => STORM_RANGE,
+        _ => DEFAULT_RANGE,
     };
     let mut work = match name {
         "idle" => Work::Idle,

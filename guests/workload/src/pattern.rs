@@ -7,10 +7,7 @@ const WORDS: usize = 512;
 /// The golden ratio's fraction in 64 bits (Knuth, TAOCP 3, 6.4): neighbours differ in many bits.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// One page, aligned as the hypervisor tracks it.
-#[derive(Clone)]
-#[repr(C, align(4096))]
-struct Page([u64; WORDS]);
+type Page = [u64; WORDS];
 
 /// A word that is not what it should be.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,7 +24,11 @@ pub struct Mismatch {
 
 /// The range.
 pub struct Range {
-    pages: Vec<Page>,
+    /// Holds the pages, and room to align them as the hypervisor tracks them. Allocated as zeroes, which the kernel
+    /// maps when they are first touched, so the fill writes each page once and not twice.
+    memory: Vec<u64>,
+    /// Words before the first page.
+    before: usize,
     generations: Vec<u32>,
     next_to_verify: usize,
     next_to_write: usize,
@@ -36,16 +37,33 @@ pub struct Range {
 impl Range {
     /// A range of at least one page, filled with generation 0.
     pub fn new(pages: usize) -> Self {
+        let pages = pages.max(1);
+        let memory = vec![0; (pages + 1) * WORDS];
+        let before = memory
+            .as_ptr()
+            .align_offset(WORDS * size_of::<u64>())
+            .min(WORDS);
         let mut range = Self {
-            pages: vec![Page([0; WORDS]); pages.max(1)],
-            generations: vec![0; pages.max(1)],
+            memory,
+            before,
+            generations: vec![0; pages],
             next_to_verify: 0,
             next_to_write: 0,
         };
-        for (index, page) in range.pages.iter_mut().enumerate() {
-            fill(page, index, 0);
+        for index in 0..pages {
+            if let Some(page) = range.page(index) {
+                fill(page, index, 0);
+            }
         }
         range
+    }
+
+    fn page(&mut self, index: usize) -> Option<&mut Page> {
+        self.memory
+            .get_mut(self.before..)?
+            .as_chunks_mut()
+            .0
+            .get_mut(index)
     }
 
     /// Verifies the next page, round and round. A bad page is repaired, so that it counts once.
@@ -60,17 +78,18 @@ impl Range {
         let index = self.next_to_write;
         self.next_to_write = self.after(index);
         let mismatch = self.verify(index);
-        if let (Some(page), Some(generation)) =
-            (self.pages.get_mut(index), self.generations.get_mut(index))
-        {
+        if let Some(generation) = self.generations.get_mut(index) {
             *generation = generation.wrapping_add(1);
-            fill(page, index, *generation);
+            let generation = *generation;
+            if let Some(page) = self.page(index) {
+                fill(page, index, generation);
+            }
         }
         mismatch
     }
 
     fn after(&self, index: usize) -> usize {
-        if index + 1 < self.pages.len() {
+        if index + 1 < self.generations.len() {
             index + 1
         } else {
             0
@@ -78,13 +97,14 @@ impl Range {
     }
 
     fn verify(&mut self, index: usize) -> Option<Mismatch> {
-        let (page, generation) = (self.pages.get_mut(index)?, *self.generations.get(index)?);
+        let generation = *self.generations.get(index)?;
+        let page = self.page(index)?;
         if is_right(page, index, generation) {
             return None;
         }
-        let mut expected = Page([0; WORDS]);
+        let mut expected = [0; WORDS];
         fill(&mut expected, index, generation);
-        let pairs = expected.0.iter().zip(&page.0).enumerate();
+        let pairs = expected.iter().zip(page.iter()).enumerate();
         let mismatch = pairs
             .filter(|(_, (expected, found))| expected != found)
             .map(|(word, (expected, found))| Mismatch {
@@ -105,19 +125,19 @@ fn seed(index: usize, generation: u32) -> u64 {
 
 fn fill(page: &mut Page, index: usize, generation: u32) {
     let mut word = seed(index, generation);
-    for place in &mut page.0 {
+    for place in page.iter_mut() {
         *place = word;
         word = word.wrapping_add(STEP);
     }
-    page.0[0] = index as u64;
-    page.0[1] = u64::from(generation);
+    page[0] = index as u64;
+    page[1] = u64::from(generation);
 }
 
 /// The whole page without a branch a word: the guest's CPU is slow, and this is most of what it does.
 fn is_right(page: &Page, index: usize, generation: u32) -> bool {
     let mut word = seed(index, generation).wrapping_add(STEP.wrapping_mul(2));
-    let mut difference = (page.0[0] ^ index as u64) | (page.0[1] ^ u64::from(generation));
-    for found in &page.0[2..] {
+    let mut difference = (page[0] ^ index as u64) | (page[1] ^ u64::from(generation));
+    for found in &page[2..] {
         difference |= word ^ found;
         word = word.wrapping_add(STEP);
     }
@@ -138,11 +158,20 @@ mod tests {
     }
 
     #[test]
+    fn pages_of_the_range_are_pages_of_the_machine() {
+        for pages in [1, 7, 64] {
+            let mut range = Range::new(pages);
+            assert_eq!(range.page(0).unwrap().as_ptr().addr() % 4096, 0);
+            assert!(range.page(pages - 1).is_some());
+        }
+    }
+
+    #[test]
     fn each_wrong_word_is_named_once() {
         for word in 0..WORDS {
             let mut range = Range::new(3);
-            let expected = range.pages[1].0[word];
-            range.pages[1].0[word] ^= 1 << 40;
+            let expected = range.page(1).unwrap()[word];
+            range.page(1).unwrap()[word] ^= 1 << 40;
             assert_eq!(range.verify_next(), None);
             let found = expected ^ (1 << 40);
             assert_eq!(
@@ -164,9 +193,9 @@ mod tests {
     #[test]
     fn an_old_copy_of_a_page_is_found_out_before_it_is_overwritten() {
         let mut range = Range::new(1);
-        let old = range.pages[0].clone();
+        let old = *range.page(0).unwrap();
         range.write_next();
-        range.pages[0] = old;
+        *range.page(0).unwrap() = old;
         let mismatch = range.write_next().expect("the page is a generation behind");
         assert_eq!(
             (mismatch.word, mismatch.expected, mismatch.found),
@@ -177,7 +206,9 @@ mod tests {
     #[test]
     fn a_page_in_another_ones_place_is_found_out() {
         let mut range = Range::new(2);
-        range.pages.swap(0, 1);
+        let first = *range.page(0).unwrap();
+        *range.page(0).unwrap() = *range.page(1).unwrap();
+        *range.page(1).unwrap() = first;
         assert_eq!(range.verify_next().map(|mismatch| mismatch.word), Some(0));
     }
 }

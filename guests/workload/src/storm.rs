@@ -1,6 +1,6 @@
 //! A storm of births and deaths of processes.
 
-use crate::clock::Nanos;
+use crate::clock::{self, MILLISECOND, Nanos};
 use crate::heartbeat::Counts;
 use crate::options::StormOptions;
 use crate::pace::Pace;
@@ -10,6 +10,9 @@ use std::collections::BTreeSet;
 
 /// More children than this are never alive at once: without the bound, a long life would fill the guest.
 const MOST_ALIVE: usize = 256;
+
+/// A step takes no longer than this and one birth: at a rate that the guest cannot reach, the heartbeat goes on.
+const MOST_TIME: Nanos = 10 * MILLISECOND;
 
 /// Starts processes at a rate.
 pub struct Storm {
@@ -41,7 +44,7 @@ impl Storm {
     pub fn step(&mut self, now: Nanos, counts: &mut Counts) {
         self.reap(counts);
         for _ in 0..self.pace.due(now) {
-            if self.alive.len() >= MOST_ALIVE {
+            if self.alive.len() >= MOST_ALIVE || clock::now().saturating_sub(now) >= MOST_TIME {
                 break;
             }
             let child = if self.exec {
