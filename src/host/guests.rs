@@ -69,7 +69,7 @@ impl Guests {
     /// # Errors
     /// When memory runs out.
     pub fn create(&mut self, name: &str, memory: u64) -> Result<TenantId, String> {
-        if memory < PAGE_SIZE as u64 || memory % PAGE_SIZE as u64 != 0 {
+        if memory < PAGE_SIZE as u64 || !memory.is_multiple_of(PAGE_SIZE as u64) {
             return Err(format!("{memory} bytes of memory are not whole pages"));
         }
         let vpid = self.next_vpid;

@@ -88,6 +88,13 @@ impl Tenant {
         self.vm.take_migration_log(dirty);
     }
 
+    /// What a harvest takes, in microseconds: half of the latest ones took at most this.
+    pub fn harvest_time(&self) -> u64 {
+        let mut times = self.harvest_micros.clone();
+        times.sort_unstable();
+        times.get(times.len() / 2).copied().unwrap_or(0).into()
+    }
+
     fn note_harvest(&mut self, micros: u64) {
         let micros = u32::try_from(micros).unwrap_or(u32::MAX);
         match self.harvest_micros.get_mut(self.harvests % HARVEST_TIMES) {

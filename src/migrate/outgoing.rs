@@ -16,6 +16,10 @@ use migration::{Config, Offer, Path, Source, Status};
 use core::time::Duration;
 use qavns::{PathChoice, Ratio};
 
+/// Within a round dirty flags are collected so seldom that it takes at most one in so many of the CPU's time. What the
+/// collecting itself takes is about half of its price: the guest's next writes pay the rest.
+const HARVEST_SHARE: u64 = 50;
+
 /// Where it stands.
 enum Stage {
     /// Ts is not over yet.
@@ -78,8 +82,15 @@ impl Outgoing {
         };
         log::info!("{}: {}: {}, by {}", self.name, decision.condition.text(), path.name(), report.chosen_by);
         terminal.tell(What::Decision { vm: self.name.clone(), decision: report });
-        let page_count = guests.peek(self.id).map_or(0, |tenant| tenant.vm.memory.pages() as u64);
-        let config = Config { downtime_limit: micros(self.request.downtime_limit), ..Config::default() };
+        let (page_count, harvest_time) = guests
+            .peek(self.id)
+            .map_or((0, 0), |tenant| (tenant.vm.memory.pages() as u64, tenant.harvest_time()));
+        let defaults = Config::default();
+        let config = Config {
+            downtime_limit: micros(self.request.downtime_limit),
+            peek_interval: defaults.peek_interval.max(harvest_time.saturating_mul(HARVEST_SHARE)),
+            ..defaults
+        };
         let offer = Offer {
             name: self.name.clone(),
             session: clock::now(),

@@ -382,7 +382,7 @@ impl Vcpu {
         }
         let timer = timer::value_until(clock::now(), deadline, self.timer_shift);
         self.vmcs.write(fields::PREEMPTION_TIMER, u64::from(timer));
-        run(&mut self.vmcs, &mut self.registers).map_err(|()| self.vmcs.read(fields::INSTRUCTION_ERROR))?;
+        run(&mut self.vmcs, &mut self.registers)?;
         self.keep_interrupted_delivery();
         Ok(Reason::from_field(self.vmcs.read(fields::EXIT_REASON)))
     }

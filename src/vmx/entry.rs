@@ -1,6 +1,6 @@
 //! The world switch.
 
-use super::vmcs::Vmcs;
+use super::{fields::INSTRUCTION_ERROR, vmcs::Vmcs};
 
 /// The general registers that the VMCS does not hold, in the order of their numbers in instructions and exit
 /// qualifications; slot 4 (RSP) is in the VMCS and unused here.
@@ -25,14 +25,14 @@ pub mod register {
 /// Enters the guest of `vmcs` and comes back at its next exit.
 ///
 /// # Errors
-/// When VMLAUNCH or VMRESUME itself failed (SDM 31.2): the caller reads the VM-instruction error field.
+/// The VM-instruction error (SDM 31.4) when VMLAUNCH or VMRESUME itself failed.
 #[inline]
-pub fn run(vmcs: &mut Vmcs, registers: &mut Registers) -> Result<(), ()> {
+pub fn run(vmcs: &mut Vmcs, registers: &mut Registers) -> Result<(), u64> {
     vmcs.make_current();
     // SAFETY: a VMCS is current and its host state is what `Vcpu` set; the guest reaches only what EPT maps for it.
     let failed = unsafe { switch(registers, u64::from(vmcs.launched())) };
     if failed != 0 {
-        return Err(());
+        return Err(vmcs.read(INSTRUCTION_ERROR));
     }
     vmcs.set_launched();
     Ok(())

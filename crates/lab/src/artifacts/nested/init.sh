@@ -4,6 +4,9 @@ export PATH=/bin:/sbin:/usr/bin
 mount -t proc proc /proc
 read uptime _ < /proc/uptime; echo "lab: system after $uptime s"
 mount -t sysfs sys /sys
+# The kernel turns huge pages off on a machine this small; without them each 4 KiB that a host first touches is a fault.
+echo always > /sys/kernel/mm/transparent_hugepage/enabled
+echo always > /sys/kernel/mm/transparent_hugepage/defrag
 mount -t tmpfs tmp /tmp
 mount -t tmpfs tmp /run
 for module in irqbypass kvm llc stp bridge tun tap vhost_iotlb vhost vhost_net; do
@@ -16,4 +19,5 @@ read uptime _ < /proc/uptime; echo "lab: KVM after $uptime s"
 stty -F /dev/ttyS1 115200 raw -echo
 /job/qavisor-agent --job /job/job.json < /dev/ttyS1 > /dev/ttyS1
 echo "lab: the agent ended with status $?"
+grep -E "thp_fault_alloc|thp_fault_fallback " /proc/vmstat
 poweroff -f
