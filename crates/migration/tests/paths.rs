@@ -267,3 +267,38 @@ fn the_state_of_every_side_can_be_told_at_any_time() {
         assert_eq!(seen.last(), Some(&(Status::Completed, Status::Completed)));
     }
 }
+
+#[test]
+fn a_report_has_the_words_of_the_contract_and_its_times_in_milliseconds() {
+    let mut world = world(Path::PreCopy, 64, calm(), Link::new(20_000_000, 100));
+    world.finish();
+    let report = world.source.report(world.now);
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["path"], "pre-copy");
+    assert_eq!(json["status"], "completed");
+    assert_eq!(
+        json["total-time"].as_f64(),
+        Some(report.total_time as f64 / 1000.0)
+    );
+    assert_eq!(
+        json["downtime"].as_f64(),
+        Some(report.downtime.unwrap() as f64 / 1000.0)
+    );
+    for key in [
+        "setup-time",
+        "expected-downtime",
+        "dirty-sync-count",
+        "postcopy-requests",
+        "bytes",
+        "throughput",
+    ] {
+        assert!(json[key].is_number(), "{key}");
+    }
+    for key in ["pages", "bytes", "time", "dirtied"] {
+        assert!(json["rounds"][0][key].is_number(), "{key}");
+    }
+    for key in ["normal", "duplicate", "skipped", "twice"] {
+        assert!(json["pages"][key].is_number(), "{key}");
+    }
+    assert!(json.get("fault-latency").is_none() && json.get("verify").is_none());
+}
