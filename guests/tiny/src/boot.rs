@@ -1,7 +1,7 @@
 //! From the loader's hand-over to `run`: what the zero page says is read once and checked here.
 #![allow(unsafe_code)]
 
-use crate::options::{Mode, Options};
+use crate::options::{Clock, Mode, Options};
 use crate::{cpu, interval, line, memory, timer, trap, uart, wild};
 use core::arch::global_asm;
 
@@ -25,21 +25,16 @@ extern "C" fn main(zero_page: *const u8) -> ! {
         Ok(options) => options,
         Err(word) => fail(format_args!("cannot read the option `{word}`")),
     };
-    let Some(range) = memory::Range::new(&options, |start, end| is_ram(zero_page, start, end))
-    else {
-        fail(format_args!(
-            "no RAM for {} pages at {:#x}",
-            options.pages, options.start
-        ))
+    let Some(range) = memory::Range::new(&options, |start, end| is_ram(zero_page, start, end)) else {
+        fail(format_args!("no RAM for {} pages at {:#x}", options.pages, options.start))
     };
     line!("start tiny pages={} at={:#x}", options.pages, options.start);
-    timer::init(options.clock == crate::options::Clock::Pit);
     if options.mode == Mode::Wild {
         wild::run(&options);
-        timer::init(options.clock == crate::options::Clock::Pit);
         uart::init();
         line!("wild done");
     }
+    timer::init(options.clock == Clock::Pit);
     interval::run(&options, range)
 }
 
@@ -49,11 +44,7 @@ fn fail(reason: core::fmt::Arguments<'_>) -> ! {
 }
 
 fn word(zero_page: &[u8; 4096], at: usize) -> Option<u32> {
-    zero_page
-        .get(at..at + 4)?
-        .try_into()
-        .ok()
-        .map(u32::from_le_bytes)
+    zero_page.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
 }
 
 fn command_line(zero_page: &[u8; 4096]) -> &'static str {
@@ -64,14 +55,8 @@ fn command_line(zero_page: &[u8; 4096]) -> &'static str {
     // SAFETY: the boot protocol puts a text of at most cmdline_size bytes and its NUL there, in memory that stays as it
     // is; the first 4 GiB are mapped, so that a loader that breaks this gets a strange text, not a fault.
     let bytes = unsafe { core::slice::from_raw_parts(address as usize as *const u8, LONGEST_LINE) };
-    let end = bytes
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(LONGEST_LINE);
-    bytes
-        .get(..end)
-        .and_then(|bytes| core::str::from_utf8(bytes).ok())
-        .unwrap_or("?")
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(LONGEST_LINE);
+    bytes.get(..end).and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or("?")
 }
 
 /// Whether one entry of the E820 table says that all of it is RAM. A loader without a table is trusted.
@@ -85,9 +70,9 @@ fn is_ram(zero_page: &[u8; 4096], start: u64, end: u64) -> bool {
         Some((base, length, kind))
     };
     count == 0
-        || (0..count).filter_map(entry).any(|(base, length, kind)| {
-            kind == RAM && base <= start && end <= base.saturating_add(length)
-        })
+        || (0..count)
+            .filter_map(entry)
+            .any(|(base, length, kind)| kind == RAM && base <= start && end <= base.saturating_add(length))
 }
 
 #[panic_handler]

@@ -6,18 +6,14 @@ use core::arch::asm;
 /// Writes a byte to a port.
 pub fn out8(port: u16, value: u8) {
     // SAFETY: what a port does is up to the machine; none of those that we use reaches our memory.
-    unsafe {
-        asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags))
-    }
+    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) }
 }
 
 /// Reads a byte from a port.
 pub fn in8(port: u16) -> u8 {
     let value;
     // SAFETY: as for `out8`.
-    unsafe {
-        asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags))
-    }
+    unsafe { asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags)) }
     value
 }
 

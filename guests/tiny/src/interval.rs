@@ -54,26 +54,14 @@ fn wait(deadline: u64) -> u64 {
         let now = trap::TICKS.load(Relaxed);
         if now >= deadline {
             cpu::open_interrupts();
-            return if now - deadline < TICKS {
-                deadline + TICKS
-            } else {
-                now + TICKS
-            };
+            return if now - deadline < TICKS { deadline + TICKS } else { now + TICKS };
         }
         cpu::open_interrupts_and_halt();
     }
 }
 
 fn note(errors: &mut u64, found: Option<(u64, Mismatch)>) {
-    let Some((
-        page,
-        Mismatch {
-            word,
-            expected,
-            found,
-        },
-    )) = found
-    else {
+    let Some((page, Mismatch { word, expected, found })) = found else {
         return;
     };
     *errors += 1;

@@ -10,6 +10,8 @@ mod options;
 mod pattern;
 
 #[cfg(target_os = "none")]
+mod attempt;
+#[cfg(target_os = "none")]
 mod boot;
 #[cfg(target_os = "none")]
 mod cpu;

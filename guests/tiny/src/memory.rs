@@ -20,18 +20,11 @@ impl Range {
     /// Fills the range. `None` if it is not all RAM, or lies over this program.
     pub fn new(options: &Options, is_ram: impl Fn(u64, u64) -> bool) -> Option<Self> {
         let Options { start, pages, .. } = *options;
-        let end = pages
-            .checked_mul(PAGE)
-            .and_then(|size| start.checked_add(size))?;
+        let end = pages.checked_mul(PAGE).and_then(|size| start.checked_add(size))?;
         if start % PAGE != 0 || start < image_end() || end > MAPPED || !is_ram(start, end) {
             return None;
         }
-        let mut range = Self {
-            start,
-            pages,
-            turns: Turns::new(pages),
-            next_to_verify: 0,
-        };
+        let mut range = Self { start, pages, turns: Turns::new(pages), next_to_verify: 0 };
         for page in 0..pages {
             pattern::fill(range.page(page), page, 0);
         }

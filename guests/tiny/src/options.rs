@@ -144,45 +144,23 @@ mod tests {
     #[test]
     fn an_empty_line_halts_and_beats() {
         let options = Options::parse("").expect("no option is needed");
-        assert_eq!(
-            (options.mode, options.clock, options.rate),
-            (Mode::Halt, Clock::Pit, 0)
-        );
+        assert_eq!((options.mode, options.clock, options.rate), (Mode::Halt, Clock::Pit, 0));
     }
 
     #[test]
     fn each_option_is_read() {
-        let options = Options::parse(
-            "mode=write rate=7 pages=0x40 start=0x300000 clock=work verify=3 after=1",
-        )
-        .expect("all known");
+        let options = Options::parse("mode=write rate=7 pages=0x40 start=0x300000 clock=work verify=3 after=1")
+            .expect("all known");
         assert_eq!((options.mode, options.clock), (Mode::Write, Clock::Work));
-        assert_eq!(
-            (options.rate, options.pages, options.start),
-            (7, 64, 3 << 20)
-        );
+        assert_eq!((options.rate, options.pages, options.start), (7, 64, 3 << 20));
         assert_eq!((options.verify, options.after), (3, 1));
-        assert_eq!(
-            Options::parse("mode=spin").map(|options| options.clock),
-            Ok(Clock::Work)
-        );
-        assert_eq!(
-            Options::parse("mode=8042").map(|options| options.mode),
-            Ok(Mode::Restart(Restart::Keyboard))
-        );
+        assert_eq!(Options::parse("mode=spin").map(|options| options.clock), Ok(Clock::Work));
+        assert_eq!(Options::parse("mode=8042").map(|options| options.mode), Ok(Mode::Restart(Restart::Keyboard)));
     }
 
     #[test]
     fn a_word_that_cannot_be_read_is_named() {
-        for word in [
-            "mode=mad",
-            "rate=-1",
-            "pages=0",
-            "colour=red",
-            "start=0xg",
-            "holes=1",
-            "clock=",
-        ] {
+        for word in ["mode=mad", "rate=-1", "pages=0", "colour=red", "start=0xg", "holes=1", "clock="] {
             let line = ["mode=hlt ", word].concat();
             assert_eq!(Options::parse(&line), Err(word));
         }

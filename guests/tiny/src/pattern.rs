@@ -36,11 +36,7 @@ pub fn check(place: &[u64; WORDS], page: u64, generation: u64) -> Option<Mismatc
         difference |= found ^ expected.wrapping_add(STEP.wrapping_mul(2));
         expected = expected.wrapping_add(STEP);
     }
-    if difference == 0 {
-        None
-    } else {
-        first_mismatch(place, page, generation)
-    }
+    if difference == 0 { None } else { first_mismatch(place, page, generation) }
 }
 
 fn seed(page: u64, generation: u64) -> u64 {
@@ -52,11 +48,7 @@ fn first_mismatch(place: &[u64; WORDS], page: u64, generation: u64) -> Option<Mi
     fill(&mut right, page, generation);
     let mut pairs = place.iter().zip(right).enumerate();
     let (word, (found, expected)) = pairs.find(|(_, (found, expected))| *found != expected)?;
-    Some(Mismatch {
-        word,
-        expected,
-        found: *found,
-    })
+    Some(Mismatch { word, expected, found: *found })
 }
 
 /// Pages written in turn, round and round: from how many writes there were follows the generation of each page,
@@ -71,11 +63,7 @@ pub struct Turns {
 impl Turns {
     /// `pages` pages, all in generation 0. More than zero of them.
     pub fn new(pages: u64) -> Self {
-        Self {
-            pages,
-            next: 0,
-            round: 0,
-        }
+        Self { pages, next: 0, round: 0 }
     }
 
     /// The page that is next, and its new generation.
@@ -107,10 +95,7 @@ mod tests {
         assert_eq!(check(&place, 4, 9).map(|mismatch| mismatch.word), Some(0));
         for word in 0..WORDS {
             place[word] ^= 2;
-            assert_eq!(
-                check(&place, 5, 9).map(|mismatch| mismatch.word),
-                Some(word)
-            );
+            assert_eq!(check(&place, 5, 9).map(|mismatch| mismatch.word), Some(word));
             place[word] ^= 2;
         }
     }

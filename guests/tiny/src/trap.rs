@@ -61,10 +61,7 @@ pub fn init() {
         // SAFETY: `vector` is in bounds, and no reference to the table exists.
         unsafe { (*idt)[vector] = [low, stub >> 32] }
     }
-    let register = Register {
-        limit: (VECTORS * 16 - 1) as u16,
-        base: idt as u64,
-    };
+    let register = Register { limit: (VECTORS * 16 - 1) as u16, base: idt as u64 };
     // SAFETY: the table is static and each gate leads to a stub that preserves all registers.
     unsafe { asm!("lidt [{}]", in(reg) &register, options(readonly, nostack, preserves_flags)) }
 }
@@ -78,13 +75,7 @@ pub extern "C" fn trap(frame: &mut Frame) {
     }
     let recover = RECOVER_RIP.swap(0, Relaxed);
     if recover == 0 {
-        let Frame {
-            vector,
-            error,
-            rip,
-            cs,
-            ..
-        } = frame;
+        let Frame { vector, error, rip, cs, .. } = frame;
         line!("error: fault {vector} error {error:#x} at {cs:#x}:{rip:#x}");
         cpu::stop()
     }

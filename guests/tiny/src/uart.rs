@@ -10,15 +10,7 @@ const FIFO: usize = 16;
 
 /// 115200 baud, 8N1, FIFOs on.
 pub fn init() {
-    for (register, value) in [
-        (1, 0),
-        (3, 0x80),
-        (0, 1),
-        (1, 0),
-        (3, 0x03),
-        (2, 0x07),
-        (4, 0x03),
-    ] {
+    for (register, value) in [(1, 0), (3, 0x80), (0, 1), (1, 0), (3, 0x03), (2, 0x07), (4, 0x03)] {
         out8(PORT + register, value);
     }
 }
@@ -66,20 +58,14 @@ pub struct Line {
 
 impl Default for Line {
     fn default() -> Self {
-        Self {
-            bytes: [0; 160],
-            used: 0,
-        }
+        Self { bytes: [0; 160], used: 0 }
     }
 }
 
 impl Line {
     /// What was written.
     pub fn text(&self) -> &str {
-        self.bytes
-            .get(..self.used)
-            .and_then(|bytes| core::str::from_utf8(bytes).ok())
-            .unwrap_or("?\n")
+        self.bytes.get(..self.used).and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or("?\n")
     }
 }
 
