@@ -6,8 +6,7 @@
 use super::paging;
 use alloc::vec::Vec;
 use virtio_drivers::transport::pci::bus::{
-    CapabilityInfo, Command, ConfigurationAccess, DeviceFunction, DeviceFunctionInfo, HeaderType,
-    PciRoot,
+    CapabilityInfo, Command, ConfigurationAccess, DeviceFunction, DeviceFunctionInfo, HeaderType, PciRoot,
 };
 use x86_64::instructions::port::Port;
 
@@ -93,13 +92,7 @@ pub fn enable(pci: &mut Pci, function: DeviceFunction) {
 }
 
 /// The physical address of `offset` in memory BAR `bar`, if `length` bytes fit there.
-pub fn bar_address(
-    pci: &mut Pci,
-    function: DeviceFunction,
-    bar: u8,
-    offset: u32,
-    length: u32,
-) -> Option<u64> {
+pub fn bar_address(pci: &mut Pci, function: DeviceFunction, bar: u8, offset: u32, length: u32) -> Option<u64> {
     if bar > 5 {
         return None;
     }
@@ -119,12 +112,7 @@ pub fn capabilities(pci: &Pci, function: DeviceFunction) -> impl Iterator<Item =
 ///
 /// # Errors
 /// When the function has no MSI-X, or a table that lies nowhere.
-pub fn route_msix(
-    pci: &mut Pci,
-    function: DeviceFunction,
-    vector: u8,
-    apic_id: u8,
-) -> Result<(), &'static str> {
+pub fn route_msix(pci: &mut Pci, function: DeviceFunction, vector: u8, apic_id: u8) -> Result<(), &'static str> {
     const ENTRY_BYTES: u32 = 16;
     const ENABLE: u32 = 1 << 31;
     const FUNCTION_MASK: u32 = 1 << 30;
@@ -140,12 +128,7 @@ pub fn route_msix(
     paging::map_mmio(entry, ENTRY_BYTES as usize)?;
 
     let entry = entry as *mut u32;
-    let message = [
-        0xfee0_0000 | u32::from(apic_id) << 12,
-        0,
-        u32::from(vector),
-        0,
-    ];
+    let message = [0xfee0_0000 | u32::from(apic_id) << 12, 0, u32::from(vector), 0];
     for (index, word) in message.into_iter().enumerate() {
         // SAFETY: the entry lies in the device's own BAR (checked above), mapped uncached, and is 16 bytes long. The
         // message can only raise an interrupt that is counted.

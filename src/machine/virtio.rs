@@ -42,10 +42,7 @@ unsafe impl Hal for IdentityHal {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let address = frames::allocate(pages).unwrap_or(0);
         // Address 0 tells virtio-drivers that there was no memory.
-        (
-            address,
-            NonNull::new(address as *mut u8).unwrap_or(NonNull::dangling()),
-        )
+        (address, NonNull::new(address as *mut u8).unwrap_or(NonNull::dangling()))
     }
 
     unsafe fn dma_dealloc(address: PhysAddr, _: NonNull<u8>, pages: usize) -> i32 {
@@ -274,23 +271,17 @@ pub fn find() -> Result<Found, &'static str> {
         .find(|(_, info)| virtio_device_type(info) == Some(DeviceType::Network))
         .ok_or("no virtio network card")?;
     pci::enable(&mut pci, function);
-    let mut transport =
-        PciTransport::new::<IdentityHal, _>(&mut pci, function).map_err(|error| {
-            log::warn!("virtio-net at {function}: {error}");
-            "the virtio network card has no usable modern interface"
-        })?;
+    let mut transport = PciTransport::new::<IdentityHal, _>(&mut pci, function).map_err(|error| {
+        log::warn!("virtio-net at {function}: {error}");
+        "the virtio network card has no usable modern interface"
+    })?;
     transport.set_status(DeviceStatus::empty());
     transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER);
     let offered = transport.read_device_features();
     if offered & VERSION_1 == 0 {
         return Err("the virtio network card is of the legacy kind only");
     }
-    Ok(Found {
-        pci,
-        function,
-        transport,
-        offered,
-    })
+    Ok(Found { pci, function, transport, offered })
 }
 
 impl Found {
@@ -317,14 +308,9 @@ impl Found {
         interrupt: Option<(u8, u8)>,
     ) -> Result<VirtioNet, &'static str> {
         let agreed = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK;
-        self.transport
-            .write_driver_features(self.offered & features | VERSION_1);
+        self.transport.write_driver_features(self.offered & features | VERSION_1);
         self.transport.set_status(agreed);
-        if !self
-            .transport
-            .get_status()
-            .contains(DeviceStatus::FEATURES_OK)
-        {
+        if !self.transport.get_status().contains(DeviceStatus::FEATURES_OK) {
             return Err("the virtio network card refuses our choice of features");
         }
         let registers = Registers::map(&mut self.pci, self.function)?;
@@ -336,23 +322,13 @@ impl Found {
             // SAFETY: the ring goes into a `VirtioNet`, which resets the device first when it is dropped. Where an
             // error ends this function before that, DRIVER_OK was never set, and the device uses no ring yet.
             unsafe { Ring::new(&mut self.transport, queue, direction, count, buffer_length) }
-                .map_err(
-                    |_| "the virtio network card's rings cannot be set up (each must hold 256)",
-                )
+                .map_err(|_| "the virtio network card's rings cannot be set up (each must hold 256)")
         };
         let receive = ring(RECEIVE_QUEUE, Direction::Receive)?;
         let transmit = ring(TRANSMIT_QUEUE, Direction::Transmit)?;
-        let doorbells = [
-            registers.doorbell(RECEIVE_QUEUE)?,
-            registers.doorbell(TRANSMIT_QUEUE)?,
-        ];
+        let doorbells = [registers.doorbell(RECEIVE_QUEUE)?, registers.doorbell(TRANSMIT_QUEUE)?];
         self.transport.set_status(agreed | DeviceStatus::DRIVER_OK);
-        Ok(VirtioNet {
-            transport: self.transport,
-            receive,
-            transmit,
-            doorbells,
-        })
+        Ok(VirtioNet { transport: self.transport, receive, transmit, doorbells })
     }
 }
 
@@ -373,9 +349,7 @@ impl VirtioNet {
 
     /// Whether the device says that it needs a reset.
     pub fn needs_reset(&self) -> bool {
-        self.transport
-            .get_status()
-            .contains(DeviceStatus::DEVICE_NEEDS_RESET)
+        self.transport.get_status().contains(DeviceStatus::DEVICE_NEEDS_RESET)
     }
 }
 
@@ -410,15 +384,8 @@ impl Registers {
 
     fn map(pci: &mut pci::Pci, function: DeviceFunction) -> Result<Self, &'static str> {
         const NONE: &str = "the virtio network card lacks a register structure";
-        let (common, _, _) = structure(
-            pci,
-            function,
-            VIRTIO_PCI_CAP_COMMON_CFG,
-            Self::COMMON_LENGTH,
-        )
-        .ok_or(NONE)?;
-        let (notify, length, capability) =
-            structure(pci, function, VIRTIO_PCI_CAP_NOTIFY_CFG, 2).ok_or(NONE)?;
+        let (common, _, _) = structure(pci, function, VIRTIO_PCI_CAP_COMMON_CFG, Self::COMMON_LENGTH).ok_or(NONE)?;
+        let (notify, length, capability) = structure(pci, function, VIRTIO_PCI_CAP_NOTIFY_CFG, 2).ok_or(NONE)?;
         Ok(Self {
             common,
             notify,
@@ -453,25 +420,15 @@ impl Registers {
         if !offset.is_multiple_of(2) || offset + 2 > self.notify_length {
             return Err("the virtio network card's notification register lies nowhere");
         }
-        Ok(Doorbell {
-            address: self.notify + offset,
-            queue,
-        })
+        Ok(Doorbell { address: self.notify + offset, queue })
     }
 }
 
 /// Address and length of one of the card's register structures, and the offset of the capability that names it
 /// (virtio 1.2, 4.1.4). Mapped.
-fn structure(
-    pci: &mut pci::Pci,
-    function: DeviceFunction,
-    kind: u8,
-    at_least: u32,
-) -> Option<(u64, u32, u8)> {
+fn structure(pci: &mut pci::Pci, function: DeviceFunction, kind: u8, at_least: u32) -> Option<(u64, u32, u8)> {
     let capability = pci::capabilities(pci, function)
-        .find(|capability| {
-            capability.id == PCI_CAP_ID_VNDR && (capability.private_header >> 8) as u8 == kind
-        })?
+        .find(|capability| capability.id == PCI_CAP_ID_VNDR && (capability.private_header >> 8) as u8 == kind)?
         .offset;
     let word = |index: u8| pci::read(function, capability.saturating_add(4 * index));
     let (bar, offset, length) = (word(1) as u8, word(2), word(3));

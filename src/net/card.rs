@@ -65,11 +65,7 @@ impl Card {
         if features & MAC == 0 {
             return Err("the virtio network card has no MAC address of its own");
         }
-        let offered_mtu = if features & MTU != 0 {
-            found.mtu()
-        } else {
-            None
-        };
+        let offered_mtu = if features & MTU != 0 { found.mtu() } else { None };
         let mtu = choose_mtu(wishes.mtu, offered_mtu);
         let (count, buffer_length) = buffers(features, mtu);
         let mac = found.mac();
@@ -77,16 +73,7 @@ impl Card {
             return Err("the virtio network card's MAC address is none of one card");
         }
         let net = found.start(features, count, buffer_length, wishes.interrupt)?;
-        let mut card = Self {
-            net,
-            mac,
-            mtu,
-            features,
-            idle: Vec::new(),
-            posted: false,
-            filled: false,
-            broken: false,
-        };
+        let mut card = Self { net, mac, mtu, features, idle: Vec::new(), posted: false, filled: false, broken: false };
         card.idle = (0..card.net.transmit.count()).collect();
         for buffer in 0..card.net.receive.count() {
             card.net.receive.lend(buffer, buffer_length);
@@ -168,22 +155,14 @@ fn choose(offered: u64) -> u64 {
 fn choose_mtu(wished: Option<u16>, offered: Option<u16>) -> u16 {
     let largest = (LARGEST_FRAME - ETHERNET_LENGTH) as u16;
     let most = offered.unwrap_or(largest).clamp(LEAST_MTU, largest);
-    wished
-        .or(offered)
-        .unwrap_or(DEFAULT_MTU)
-        .clamp(LEAST_MTU, most)
+    wished.or(offered).unwrap_or(DEFAULT_MTU).clamp(LEAST_MTU, most)
 }
 
 /// Number and length of the buffers of one direction.
 fn buffers(features: u64, mtu: u16) -> (usize, usize) {
     let frame = HEADER_LENGTH + ETHERNET_LENGTH + usize::from(mtu);
     let large = features & (GUEST_TSO4 | HOST_TSO4) != 0;
-    let length = if large {
-        frame.max(LARGE_BUFFER)
-    } else {
-        frame
-    }
-    .next_multiple_of(64);
+    let length = if large { frame.max(LARGE_BUFFER) } else { frame }.next_multiple_of(64);
     ((BUFFER_MEMORY / length).clamp(2, RING_SIZE), length)
 }
 
@@ -232,24 +211,9 @@ impl Device for Card {
             return None;
         };
         let trust_device = self.has(GUEST_CHECKSUM);
-        let Self {
-            net: VirtioNet {
-                receive, transmit, ..
-            },
-            idle,
-            posted,
-            filled,
-            features,
-            ..
-        } = self;
+        let Self { net: VirtioNet { receive, transmit, .. }, idle, posted, filled, features, .. } = self;
         Some((
-            Received {
-                ring: receive,
-                posted,
-                buffer,
-                length,
-                check: trust_device,
-            },
+            Received { ring: receive, posted, buffer, length, check: trust_device },
             Outgoing::new(transmit, idle, filled, *features, answer),
         ))
     }
@@ -259,13 +223,7 @@ impl Device for Card {
             return None;
         }
         let buffer = self.take_idle()?;
-        let Self {
-            net: VirtioNet { transmit, .. },
-            idle,
-            filled,
-            features,
-            ..
-        } = self;
+        let Self { net: VirtioNet { transmit, .. }, idle, filled, features, .. } = self;
         Some(Outgoing::new(transmit, idle, filled, *features, buffer))
     }
 
@@ -330,14 +288,7 @@ impl<'a> Outgoing<'a> {
         features: u64,
         buffer: u16,
     ) -> Self {
-        Self {
-            ring,
-            idle,
-            filled,
-            features,
-            segment_size: None,
-            buffer: Some(buffer),
-        }
+        Self { ring, idle, filled, features, segment_size: None, buffer: Some(buffer) }
     }
 }
 
@@ -346,10 +297,7 @@ impl TxToken for Outgoing<'_> {
         let buffer = self.buffer.unwrap_or(u16::MAX);
         let bytes = self.ring.bytes(buffer);
         let whole = HEADER_LENGTH + length;
-        let Some((header, frame)) = bytes
-            .get_mut(..whole)
-            .and_then(|b| b.split_at_mut_checked(HEADER_LENGTH))
-        else {
+        let Some((header, frame)) = bytes.get_mut(..whole).and_then(|b| b.split_at_mut_checked(HEADER_LENGTH)) else {
             // More than the card's capabilities allow: smoltcp fills it and it goes nowhere.
             return f(&mut alloc::vec![0; length]);
         };
@@ -384,14 +332,8 @@ mod tests {
     #[test]
     fn large_segments_are_taken_only_with_checksums() {
         assert_eq!(choose(MAC | HOST_TSO4 | GUEST_TSO4 | CHECKSUM), MAC);
-        assert_eq!(
-            choose(MAC | HOST_TSO4 | CHECKSUM | GUEST_CHECKSUM),
-            MAC | HOST_TSO4 | CHECKSUM | GUEST_CHECKSUM
-        );
-        assert_eq!(
-            choose(u64::MAX),
-            MTU | MAC | CHECKSUM | GUEST_CHECKSUM | GUEST_TSO4 | HOST_TSO4
-        );
+        assert_eq!(choose(MAC | HOST_TSO4 | CHECKSUM | GUEST_CHECKSUM), MAC | HOST_TSO4 | CHECKSUM | GUEST_CHECKSUM);
+        assert_eq!(choose(u64::MAX), MTU | MAC | CHECKSUM | GUEST_CHECKSUM | GUEST_TSO4 | HOST_TSO4);
     }
 
     #[test]

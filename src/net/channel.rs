@@ -25,10 +25,7 @@ pub trait Channel {
 
     /// Whether bytes can still be sent.
     fn is_open(&self) -> bool {
-        matches!(
-            self.state(),
-            ConnectionState::Open | ConnectionState::PeerClosed
-        )
+        matches!(self.state(), ConnectionState::Open | ConnectionState::PeerClosed)
     }
 
     /// Sends what was accepted, then ends it.
@@ -48,21 +45,14 @@ pub struct TcpChannel<P: Port> {
 impl<P: Port> TcpChannel<P> {
     /// A channel over connection `id`; `bandwidth` in bytes a second, 0 for no limit.
     pub fn new(stack: Arc<Mutex<Stack<P>>>, id: ConnectionId, bandwidth: u64, now: u64) -> Self {
-        Self {
-            stack,
-            id,
-            limiter: Limiter::new(bandwidth, now),
-        }
+        Self { stack, id, limiter: Limiter::new(bandwidth, now) }
     }
 }
 
 impl<P: Port> Channel for TcpChannel<P> {
     fn send(&mut self, now: u64, bytes: &[u8]) -> usize {
         let most = self.limiter.allowance(now).min(bytes.len());
-        let sent = self
-            .stack
-            .lock()
-            .send(self.id, bytes.get(..most).unwrap_or_default());
+        let sent = self.stack.lock().send(self.id, bytes.get(..most).unwrap_or_default());
         self.limiter.take(sent);
         sent
     }

@@ -20,13 +20,7 @@ pub struct Settings {
 impl Settings {
     /// 10 s until a silent peer is dead, 512 KiB buffers.
     pub fn new(address: Ipv4Address, prefix: u8, seed: u64) -> Self {
-        Self {
-            address,
-            prefix: prefix.min(32),
-            seed,
-            peer_timeout: 10_000_000,
-            buffer: 512 << 10,
-        }
+        Self { address, prefix: prefix.min(32), seed, peer_timeout: 10_000_000, buffer: 512 << 10 }
     }
 }
 

@@ -17,11 +17,7 @@ pub struct Limiter {
 impl Limiter {
     /// `rate` in bytes a second, 0 for no limit; `now` in microseconds.
     pub fn new(rate: u64, now: u64) -> Self {
-        let mut limiter = Self {
-            rate,
-            tokens: 0,
-            last: now,
-        };
+        let mut limiter = Self { rate, tokens: 0, last: now };
         limiter.tokens = limiter.most();
         limiter
     }

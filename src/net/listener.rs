@@ -24,11 +24,7 @@ pub(super) struct Listener {
 
 impl Listener {
     pub(super) fn new(port: u16, handle: SocketHandle) -> Self {
-        Self {
-            port,
-            handle,
-            serving: None,
-        }
+        Self { port, handle, serving: None }
     }
 }
 
@@ -36,12 +32,7 @@ impl<P: Port> Stack<P> {
     /// To be called once a poll, so that a reset from the last time has had its chance to go out.
     pub(super) fn settle_listeners(&mut self) {
         for index in 0..self.listeners.len() {
-            let Some(&Listener {
-                port,
-                handle,
-                serving,
-            }) = self.listeners.get(index)
-            else {
+            let Some(&Listener { port, handle, serving }) = self.listeners.get(index) else {
                 continue;
             };
             let next = match serving {
@@ -56,11 +47,7 @@ impl<P: Port> Stack<P> {
     }
 
     /// A connection that has come to stand goes to whoever accepts it; a doorkeeper takes the port.
-    fn wait_for_peer(
-        &mut self,
-        port: u16,
-        handle: SocketHandle,
-    ) -> Result<Option<Listener>, ConnectError> {
+    fn wait_for_peer(&mut self, port: u16, handle: SocketHandle) -> Result<Option<Listener>, ConnectError> {
         let socket = self.sockets.get_mut::<Socket<'_>>(handle);
         match socket.state() {
             State::Established | State::CloseWait => {
@@ -68,11 +55,7 @@ impl<P: Port> Stack<P> {
                 let doorkeeper = self.sockets.add(doorkeeper);
                 let id = self.register(handle, ConnectionState::Open);
                 self.accepted.push_back((port, id));
-                Ok(Some(Listener {
-                    port,
-                    handle: doorkeeper,
-                    serving: Some(id),
-                }))
+                Ok(Some(Listener { port, handle: doorkeeper, serving: Some(id) }))
             }
             State::Closed => {
                 // A peer that went away in the middle of the handshake.

@@ -29,10 +29,7 @@ fn prepare(frame: &mut [u8], segment_size: Option<u16>) -> Option<[u8; HEADER_LE
     let (ip_length, sum) = {
         let ip = tcp_over_ipv4(frame)?;
         let tcp_length = u16::try_from(ip.payload().len()).ok()?;
-        (
-            u16::from(ip.header_len()),
-            pseudo_header_sum(&ip, tcp_length),
-        )
+        (u16::from(ip.header_len()), pseudo_header_sum(&ip, tcp_length))
     };
     let tcp_start = usize::from(ip_length) + ETHERNET_LENGTH;
     let mut tcp = TcpPacket::new_checked(frame.get_mut(tcp_start..)?).ok()?;
@@ -45,11 +42,7 @@ fn prepare(frame: &mut [u8], segment_size: Option<u16>) -> Option<[u8; HEADER_LE
     };
     let mut header = PLAIN;
     let words = [headers, segment_size, tcp_start as u16, TCP_CHECKSUM];
-    for (place, byte) in header
-        .iter_mut()
-        .skip(2)
-        .zip(words.iter().flat_map(|word| word.to_le_bytes()))
-    {
+    for (place, byte) in header.iter_mut().skip(2).zip(words.iter().flat_map(|word| word.to_le_bytes())) {
         *place = byte;
     }
     let [flags, gso, ..] = &mut header;
@@ -100,10 +93,7 @@ mod tests {
     use super::*;
     use smoltcp::{
         phy::ChecksumCapabilities,
-        wire::{
-            EthernetAddress, EthernetRepr, IpAddress, Ipv4Address, Ipv4Repr, TcpControl, TcpRepr,
-            TcpSeqNumber,
-        },
+        wire::{EthernetAddress, EthernetRepr, IpAddress, Ipv4Address, Ipv4Repr, TcpControl, TcpRepr, TcpSeqNumber},
     };
 
     const FROM: Ipv4Address = Ipv4Address::new(10, 0, 0, 1);
@@ -138,10 +128,7 @@ mod tests {
         };
         let mut bytes = vec![0; ETHERNET_LENGTH + ip.buffer_len() + tcp.buffer_len()];
         ethernet.emit(&mut EthernetFrame::new_unchecked(&mut bytes[..]));
-        ip.emit(
-            &mut Ipv4Packet::new_unchecked(&mut bytes[ETHERNET_LENGTH..]),
-            checksums,
-        );
+        ip.emit(&mut Ipv4Packet::new_unchecked(&mut bytes[ETHERNET_LENGTH..]), checksums);
         tcp.emit(
             &mut TcpPacket::new_unchecked(&mut bytes[ETHERNET_LENGTH + 20..]),
             &IpAddress::from(FROM),
@@ -157,10 +144,7 @@ mod tests {
         let place = start + usize::from(u16::from_le_bytes([header[8], header[9]]));
         let mut sum: u32 = 0;
         for pair in frame[start..].chunks(2) {
-            sum += u32::from(u16::from_be_bytes([
-                pair[0],
-                pair.get(1).copied().unwrap_or(0),
-            ]));
+            sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
         }
         while sum > 0xffff {
             sum = (sum >> 16) + (sum & 0xffff);
@@ -188,23 +172,7 @@ mod tests {
     fn a_large_segment_names_its_size_and_headers() {
         let mut bytes = frame(&[0; 5000], &ChecksumCapabilities::default());
         let header = leave_checksum(&mut bytes, Some(1460));
-        assert_eq!(
-            header,
-            [
-                NEEDS_CHECKSUM,
-                GSO_TCPV4,
-                54,
-                0,
-                0xb4,
-                5,
-                34,
-                0,
-                16,
-                0,
-                0,
-                0
-            ]
-        );
+        assert_eq!(header, [NEEDS_CHECKSUM, GSO_TCPV4, 54, 0, 0xb4, 5, 34, 0, 16, 0, 0, 0]);
     }
 
     #[test]

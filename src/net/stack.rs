@@ -79,11 +79,7 @@ impl<P: Port> Stack<P> {
             let address = IpCidr::Ipv4(Ipv4Cidr::new(settings.address, settings.prefix.min(32)));
             // smoltcp panics at an address that is not one host's; without any, nothing is ever sent. The list has
             // room for two.
-            let _ = if one_host {
-                addresses.push(address)
-            } else {
-                Err(address)
-            };
+            let _ = if one_host { addresses.push(address) } else { Err(address) };
         });
         port.port.disarm();
         Self {
@@ -110,9 +106,7 @@ impl<P: Port> Stack<P> {
         let now = instant(now);
         let mut happened = false;
         for _ in 0..BURST {
-            let result = self
-                .interface
-                .poll_ingress_single(now, &mut self.port, &mut self.sockets);
+            let result = self.interface.poll_ingress_single(now, &mut self.port, &mut self.sockets);
             if result == PollIngressSingleResult::None {
                 break;
             }
@@ -121,9 +115,7 @@ impl<P: Port> Stack<P> {
         self.settle_listeners();
         self.settle(Stage::Ingress);
         for _ in 0..BURST {
-            let result = self
-                .interface
-                .poll_egress(now, &mut self.port, &mut self.sockets);
+            let result = self.interface.poll_egress(now, &mut self.port, &mut self.sockets);
             if result == PollResult::None {
                 break;
             }
@@ -154,20 +146,12 @@ impl<P: Port> Stack<P> {
     ///
     /// # Errors
     /// When there is no memory for it, or the address is none.
-    pub fn connect(
-        &mut self,
-        address: Ipv4Address,
-        port: u16,
-    ) -> Result<ConnectionId, ConnectError> {
+    pub fn connect(&mut self, address: Ipv4Address, port: u16) -> Result<ConnectionId, ConnectError> {
         let mut socket = self.new_socket(self.settings.buffer)?;
         let local = self.next_port;
         self.next_port = local.checked_add(1).unwrap_or(FIRST_EPHEMERAL);
         socket
-            .connect(
-                self.interface.context(),
-                IpEndpoint::new(address.into(), port),
-                local,
-            )
+            .connect(self.interface.context(), IpEndpoint::new(address.into(), port), local)
             .map_err(|_| ConnectError::BadAddress)?;
         let handle = self.sockets.add(socket);
         Ok(self.register(handle, ConnectionState::Connecting))
@@ -186,30 +170,16 @@ impl<P: Port> Stack<P> {
 
     /// The next connection that came in on `port`.
     pub fn accept(&mut self, port: u16) -> Option<ConnectionId> {
-        let at = self
-            .accepted
-            .iter()
-            .position(|(listening, _)| *listening == port)?;
+        let at = self.accepted.iter().position(|(listening, _)| *listening == port)?;
         self.accepted.remove(at).map(|(_, id)| id)
     }
 
     /// Where a connection stands.
     pub fn state(&self, id: ConnectionId) -> ConnectionState {
-        match self
-            .connections
-            .iter()
-            .find(|connection| connection.id == id)
-        {
+        match self.connections.iter().find(|connection| connection.id == id) {
             None => ConnectionState::Closed(CloseReason::Unknown),
-            Some(Connection {
-                state: over @ ConnectionState::Closed(_),
-                ..
-            }) => *over,
-            Some(Connection {
-                handle: Some(handle),
-                state,
-                ..
-            }) => current_state(self.sockets.get(*handle), *state),
+            Some(Connection { state: over @ ConnectionState::Closed(_), .. }) => *over,
+            Some(Connection { handle: Some(handle), state, .. }) => current_state(self.sockets.get(*handle), *state),
             Some(connection) => connection.state,
         }
     }
@@ -221,9 +191,7 @@ impl<P: Port> Stack<P> {
 
     /// Accepts as many of `bytes` for sending as there is room for.
     pub fn send(&mut self, id: ConnectionId, bytes: &[u8]) -> usize {
-        self.socket_mut(id)
-            .and_then(|socket| socket.send_slice(bytes).ok())
-            .unwrap_or(0)
+        self.socket_mut(id).and_then(|socket| socket.send_slice(bytes).ok()).unwrap_or(0)
     }
 
     /// Lets `fill` write into the free part of the send buffer (up to where it wraps); it says how much it wrote.
@@ -243,9 +211,7 @@ impl<P: Port> Stack<P> {
     pub fn send_room(&self, id: ConnectionId) -> usize {
         self.socket(id)
             .filter(|socket| socket.may_send())
-            .map_or(0, |socket| {
-                socket.send_capacity().saturating_sub(socket.send_queue())
-            })
+            .map_or(0, |socket| socket.send_capacity().saturating_sub(socket.send_queue()))
     }
 
     /// Bytes accepted for sending that the peer has not acknowledged.
@@ -295,10 +261,7 @@ impl<P: Port> Stack<P> {
     }
 
     fn note(&mut self, id: ConnectionId, state: ConnectionState) {
-        let connection = self
-            .connections
-            .iter_mut()
-            .find(|connection| connection.id == id);
+        let connection = self.connections.iter_mut().find(|connection| connection.id == id);
         if let Some(connection) = connection
             && !matches!(connection.state, ConnectionState::Closed(_))
         {
@@ -307,10 +270,7 @@ impl<P: Port> Stack<P> {
     }
 
     fn handle(&self, id: ConnectionId) -> Option<SocketHandle> {
-        self.connections
-            .iter()
-            .find(|connection| connection.id == id)?
-            .handle
+        self.connections.iter().find(|connection| connection.id == id)?.handle
     }
 
     fn socket(&self, id: ConnectionId) -> Option<&Socket<'static>> {
@@ -322,27 +282,17 @@ impl<P: Port> Stack<P> {
         Some(self.sockets.get_mut(handle))
     }
 
-    pub(super) fn register(
-        &mut self,
-        handle: SocketHandle,
-        state: ConnectionState,
-    ) -> ConnectionId {
+    pub(super) fn register(&mut self, handle: SocketHandle, state: ConnectionState) -> ConnectionId {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
-        self.connections.push(Connection {
-            id,
-            handle: Some(handle),
-            state,
-        });
+        self.connections.push(Connection { id, handle: Some(handle), state });
         id
     }
 
     fn new_socket(&self, buffer: usize) -> Result<Socket<'static>, ConnectError> {
         let bytes = |length| -> Result<SocketBuffer<'static>, ConnectError> {
             let mut bytes = Vec::new();
-            bytes
-                .try_reserve_exact(length)
-                .map_err(|_| ConnectError::OutOfMemory)?;
+            bytes.try_reserve_exact(length).map_err(|_| ConnectError::OutOfMemory)?;
             bytes.resize(length, 0);
             Ok(SocketBuffer::new(bytes))
         };
@@ -356,11 +306,7 @@ impl<P: Port> Stack<P> {
         Ok(socket)
     }
 
-    pub(super) fn listening_socket(
-        &self,
-        port: u16,
-        buffer: usize,
-    ) -> Result<Socket<'static>, ConnectError> {
+    pub(super) fn listening_socket(&self, port: u16, buffer: usize) -> Result<Socket<'static>, ConnectError> {
         let mut socket = self.new_socket(buffer)?;
         socket.listen(port).map_err(|_| ConnectError::BadAddress)?;
         Ok(socket)
@@ -379,8 +325,7 @@ impl<P: Port> Stack<P> {
             }
             if !matches!(connection.state, ConnectionState::Closed(_)) {
                 let lost = socket.send_queue() > 0;
-                connection.state =
-                    ConnectionState::Closed(end_reason(connection.state, stage, lost));
+                connection.state = ConnectionState::Closed(end_reason(connection.state, stage, lost));
             }
             // A reset that we owe the peer had its chance to go out (there may be nobody at that address); what came
             // before the end may still be read.
@@ -390,11 +335,7 @@ impl<P: Port> Stack<P> {
                 connection.handle = None;
             }
         }
-        let over = self
-            .connections
-            .iter()
-            .filter(|connection| connection.handle.is_none())
-            .count();
+        let over = self.connections.iter().filter(|connection| connection.handle.is_none()).count();
         let mut surplus = over.saturating_sub(REMEMBERED);
         self.connections.retain(|connection| {
             let forget = connection.handle.is_none() && surplus > 0;
@@ -425,9 +366,7 @@ fn instant(micros: u64) -> Instant {
 /// The state of a connection whose socket is not closed; `before` is how it was.
 fn current_state(socket: &Socket<'_>, before: ConnectionState) -> ConnectionState {
     match socket.state() {
-        tcp::State::Listen | tcp::State::SynSent | tcp::State::SynReceived => {
-            ConnectionState::Connecting
-        }
+        tcp::State::Listen | tcp::State::SynSent | tcp::State::SynReceived => ConnectionState::Connecting,
         tcp::State::Established => ConnectionState::Open,
         tcp::State::CloseWait => ConnectionState::PeerClosed,
         tcp::State::FinWait1

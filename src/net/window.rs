@@ -39,9 +39,7 @@ impl<P: Port> Device for Reserved<P> {
 
     fn receive(&mut self, now: Instant) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
         let summed = self.summed;
-        self.port
-            .receive(now)
-            .map(|(frame, inner)| (frame, Token { inner, summed }))
+        self.port.receive(now).map(|(frame, inner)| (frame, Token { inner, summed }))
     }
 
     fn transmit(&mut self, now: Instant) -> Option<Self::TxToken<'_>> {
@@ -106,9 +104,7 @@ mod tests {
     fn segment(window: u16, flags: u8) -> Vec<u8> {
         let mut frame = vec![0; 54];
         frame[12] = 8;
-        frame[14..34].copy_from_slice(&[
-            0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
-        ]);
+        frame[14..34].copy_from_slice(&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
         frame[46] = 5 << 4;
         frame[47] = flags;
         let mut tcp = TcpPacket::new_unchecked(&mut frame[34..]);
@@ -126,10 +122,7 @@ mod tests {
             let tcp = TcpPacket::new_unchecked(&frame[34..]);
             assert_eq!(tcp.window_len(), window - 1);
             let (from, to) = (Ipv4Address::new(10, 0, 0, 1), Ipv4Address::new(10, 0, 0, 2));
-            assert!(
-                tcp.verify_checksum(&from.into(), &to.into()),
-                "window {window}"
-            );
+            assert!(tcp.verify_checksum(&from.into(), &to.into()), "window {window}");
         }
     }
 

@@ -152,11 +152,7 @@ impl Pair {
 
     fn with(mtu: usize, lose_every: u32, slice: usize, noise: u64) -> Self {
         let noise = Rc::new(RefCell::new(noise));
-        let (there, back, cut) = (
-            Frames::default(),
-            Frames::default(),
-            Rc::new(RefCell::new(false)),
-        );
+        let (there, back, cut) = (Frames::default(), Frames::default(), Rc::new(RefCell::new(false)));
         let end = |last, incoming: &Frames, outgoing: &Frames| {
             let end = End {
                 mac: [2, 0, 0, 0, 0, last],
@@ -171,18 +167,9 @@ impl Pair {
                 came: 0,
                 bytes: 0,
             };
-            Stack::new(
-                end,
-                Settings::new(Ipv4Address::new(10, 0, 0, last), 24, u64::from(last)),
-            )
+            Stack::new(end, Settings::new(Ipv4Address::new(10, 0, 0, last), 24, u64::from(last)))
         };
-        Self {
-            source: end(1, &back, &there),
-            destination: end(2, &there, &back),
-            now: 0,
-            cut,
-            noise,
-        }
+        Self { source: end(1, &back, &there), destination: end(2, &there, &back), now: 0, cut, noise }
     }
 
     /// Moves both on by `micros`.

@@ -61,11 +61,7 @@ impl FakeDevice {
             let token = *((self.available + 4 + 2 * slot) as *const u16);
             let descriptor = self.descriptors + 16 * u64::from(token);
             self.taken = self.taken.wrapping_add(1);
-            Some((
-                token,
-                *(descriptor as *const u64),
-                *((descriptor + 8) as *const u32),
-            ))
+            Some((token, *(descriptor as *const u64), *((descriptor + 8) as *const u32)))
         }
     }
 
@@ -111,14 +107,7 @@ impl Transport for FakeDevice {
     fn requires_legacy_layout(&self) -> bool {
         false
     }
-    fn queue_set(
-        &mut self,
-        _: u16,
-        _: u32,
-        descriptors: PhysAddr,
-        available: PhysAddr,
-        used: PhysAddr,
-    ) {
+    fn queue_set(&mut self, _: u16, _: u32, descriptors: PhysAddr, available: PhysAddr, used: PhysAddr) {
         (self.descriptors, self.available, self.used) = (descriptors, available, used);
     }
     fn queue_unset(&mut self, _: u16) {}
@@ -131,10 +120,7 @@ impl Transport for FakeDevice {
     fn read_config_generation(&self) -> u32 {
         0
     }
-    fn read_config_space<T: zerocopy::FromBytes + zerocopy::IntoBytes>(
-        &self,
-        _: usize,
-    ) -> virtio_drivers::Result<T> {
+    fn read_config_space<T: zerocopy::FromBytes + zerocopy::IntoBytes>(&self, _: usize) -> virtio_drivers::Result<T> {
         Err(virtio_drivers::Error::Unsupported)
     }
     fn write_config_space<T: zerocopy::IntoBytes + zerocopy::Immutable>(

@@ -6,9 +6,7 @@ use super::{CloseReason, ConnectionState, receive_buffer};
 const PORT: u16 = 4444;
 
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length as u32)
-        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
-        .collect()
+    (0..length as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
 /// Sends `length` bytes from source to destination and checks them.
@@ -52,10 +50,7 @@ fn a_cable_that_loses_nothing_carries_every_byte_once() {
         }));
         let headers = (data.len() / (mtu - 40) + 2000) * 2 * 66;
         let carried = pair.source.port().bytes;
-        assert!(
-            carried < data.len() + headers,
-            "MTU {mtu}: {carried} bytes for {got}"
-        );
+        assert!(carried < data.len() + headers, "MTU {mtu}: {carried} bytes for {got}");
     }
 }
 
@@ -70,9 +65,7 @@ fn bytes_arrive_in_order_over_a_cable_that_loses_frames() {
 fn a_connection_to_a_port_without_listener_is_refused() {
     let mut pair = Pair::new(1500, 0);
     let id = pair.source.connect(DESTINATION, PORT).unwrap();
-    assert!(pair.run(100, |pair| {
-        pair.source.state(id) == ConnectionState::Closed(CloseReason::Refused)
-    }));
+    assert!(pair.run(100, |pair| { pair.source.state(id) == ConnectionState::Closed(CloseReason::Refused) }));
 }
 
 #[test]
@@ -80,9 +73,7 @@ fn a_peer_that_is_not_there_times_out() {
     let mut pair = Pair::new(1500, 0);
     pair.cut();
     let id = pair.source.connect(DESTINATION, PORT).unwrap();
-    assert!(pair.run(12_000, |pair| {
-        pair.source.state(id) == ConnectionState::Closed(CloseReason::TimedOut)
-    }));
+    assert!(pair.run(12_000, |pair| { pair.source.state(id) == ConnectionState::Closed(CloseReason::TimedOut) }));
     assert!(pair.now >= 9_000_000);
 }
 
@@ -91,8 +82,7 @@ fn a_cut_cable_is_seen_by_both_sides_even_if_nobody_sends() {
     let mut pair = Pair::new(1500, 0);
     pair.destination.listen(PORT).unwrap();
     let (source, destination) = pair.open(PORT);
-    assert!(!pair.run(30_000, |pair| pair.source.state(source)
-        != ConnectionState::Open));
+    assert!(!pair.run(30_000, |pair| pair.source.state(source) != ConnectionState::Open));
     pair.cut();
     assert!(pair.run(15_000, |pair| {
         let over = ConnectionState::Closed(CloseReason::TimedOut);
@@ -107,9 +97,7 @@ fn a_second_connection_is_refused_while_one_is_open_and_accepted_after_it() {
     let (first, _) = pair.open(PORT);
     for _ in 0..3 {
         let second = pair.source.connect(DESTINATION, PORT).unwrap();
-        assert!(pair.run(100, |pair| {
-            pair.source.state(second) == ConnectionState::Closed(CloseReason::Refused)
-        }));
+        assert!(pair.run(100, |pair| { pair.source.state(second) == ConnectionState::Closed(CloseReason::Refused) }));
         assert_eq!(pair.destination.accept(PORT), None);
     }
     assert_eq!(pair.source.state(first), ConnectionState::Open);
@@ -157,13 +145,10 @@ fn an_abort_reaches_the_peer_as_a_reset() {
     pair.destination.listen(PORT).unwrap();
     let (source, destination) = pair.open(PORT);
     pair.source.abort(source);
-    assert_eq!(
-        pair.source.state(source),
-        ConnectionState::Closed(CloseReason::Aborted)
+    assert_eq!(pair.source.state(source), ConnectionState::Closed(CloseReason::Aborted));
+    assert!(
+        pair.run(100, |pair| { pair.destination.state(destination) == ConnectionState::Closed(CloseReason::Reset) })
     );
-    assert!(pair.run(100, |pair| {
-        pair.destination.state(destination) == ConnectionState::Closed(CloseReason::Reset)
-    }));
 }
 
 #[test]
@@ -207,10 +192,7 @@ fn connections_that_came_and_went_cost_no_memory_and_no_id_twice() {
     assert!(pair.source.connections.len() <= super::REMEMBERED);
     assert!(pair.destination.connections.len() <= super::REMEMBERED);
     assert!(pair.destination.sockets.iter().count() <= 2);
-    assert_eq!(
-        pair.source.state(ids[0]),
-        ConnectionState::Closed(CloseReason::Unknown)
-    );
+    assert_eq!(pair.source.state(ids[0]), ConnectionState::Closed(CloseReason::Unknown));
     assert_eq!(pair.source.send(ids[0], b"x"), 0);
 }
 
@@ -231,8 +213,7 @@ fn altered_frames_break_nothing_but_their_own_connection() {
                     pair.destination.send(served, &data[..500]);
                 }
                 pair.source.receive(source, |bytes| bytes.len());
-                pair.source.state(source) != ConnectionState::Connecting
-                    && pair.source.send_queue(source) == 0
+                pair.source.state(source) != ConnectionState::Connecting && pair.source.send_queue(source) == 0
             });
             pair.source.abort(source);
             pair.run(20, |_| false);
@@ -259,9 +240,7 @@ fn attempts_to_reach_nobody_cost_no_memory() {
     let nobody = smoltcp::wire::Ipv4Address::new(10, 0, 0, 77);
     for _ in 0..5 {
         let id = pair.source.connect(nobody, PORT).unwrap();
-        assert!(pair.run(12_000, |pair| {
-            pair.source.state(id) == ConnectionState::Closed(CloseReason::TimedOut)
-        }));
+        assert!(pair.run(12_000, |pair| { pair.source.state(id) == ConnectionState::Closed(CloseReason::TimedOut) }));
         let id = pair.source.connect(nobody, PORT).unwrap();
         pair.run(10, |_| false);
         pair.source.abort(id);
@@ -272,20 +251,11 @@ fn attempts_to_reach_nobody_cost_no_memory() {
 
 #[test]
 fn the_window_of_a_syn_lies_in_the_buffer_even_if_it_is_taken_as_scaled() {
-    for wanted in (0..4000).chain((1..1000).map(|i| i * 4099)).chain([
-        65_534,
-        65_535,
-        65_536,
-        1 << 19,
-        1 << 30,
-    ]) {
+    for wanted in (0..4000).chain((1..1000).map(|i| i * 4099)).chain([65_534, 65_535, 65_536, 1 << 19, 1 << 30]) {
         let length = receive_buffer(wanted);
         // As smoltcp computes them.
         let scale = (usize::BITS - length.leading_zeros()).saturating_sub(16);
         let in_syn = length.min(65_535);
-        assert!(
-            in_syn << scale <= length && length <= wanted && length >= wanted / 2,
-            "{wanted}"
-        );
+        assert!(in_syn << scale <= length && length <= wanted && length >= wanted / 2, "{wanted}");
     }
 }
