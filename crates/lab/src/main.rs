@@ -80,11 +80,7 @@ fn build() -> Result<ExitCode> {
     artifacts.linux_initrd()?;
     artifacts.tiny_kernel()?;
     artifacts.base()?;
-    println!(
-        "image: {}\neverything else: {}",
-        artifacts.image.display(),
-        artifacts.place.display()
-    );
+    println!("image: {}\neverything else: {}", artifacts.image.display(), artifacts.place.display());
     Ok(ExitCode::SUCCESS)
 }
 

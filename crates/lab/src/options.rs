@@ -178,10 +178,7 @@ impl GuestOptions {
 impl MoveOptions {
     /// The monitor's command.
     pub fn command(&self, vm: &str, to: &str) -> String {
-        let mut text = format!(
-            "migrate vm={vm} to={to} path={} policy={}",
-            self.path, self.policy
-        );
+        let mut text = format!("migrate vm={vm} to={to} path={} policy={}", self.path, self.policy);
         let mut add = |key: &str, value: Option<String>| {
             if let Some(value) = value {
                 text += &format!(" {key}={value}");
@@ -192,10 +189,7 @@ impl MoveOptions {
         add("td", self.td.clone());
         add("bandwidth", self.bandwidth.map(|rate| rate.to_string()));
         add("latency", self.latency.map(units::show_duration));
-        add(
-            "downtime-limit",
-            self.downtime_limit.map(units::show_duration),
-        );
+        add("downtime-limit", self.downtime_limit.map(units::show_duration));
         add("verify", self.verify.then(|| "yes".to_owned()));
         text
     }
@@ -214,18 +208,13 @@ mod tests {
     }
 
     fn read(words: &str) -> MigrateOptions {
-        Line::try_parse_from(words.split_whitespace())
-            .unwrap()
-            .options
+        Line::try_parse_from(words.split_whitespace()).unwrap().options
     }
 
     #[test]
     fn the_options_become_the_monitors_command() {
         let plain = read("lab").movement.command("linux", "memory");
-        assert_eq!(
-            plain,
-            "migrate vm=linux to=memory path=auto policy=paper ts=500ms"
-        );
+        assert_eq!(plain, "migrate vm=linux to=memory path=auto policy=paper ts=500ms");
         let full = read(
             "lab --path post-copy --policy robust --ts 1s --tp 5/2 --td 1/4 --bandwidth 1Gbit \
              --latency 100us --downtime-limit 50ms --verify",
@@ -239,17 +228,8 @@ mod tests {
 
     #[test]
     fn an_option_that_cannot_be_read_is_refused() {
-        for words in [
-            "lab --ts 500",
-            "lab --env mars",
-            "lab --tp 1/0",
-            "lab --mtu 12",
-            "lab --memory much",
-        ] {
-            assert!(
-                Line::try_parse_from(words.split_whitespace()).is_err(),
-                "{words}"
-            );
+        for words in ["lab --ts 500", "lab --env mars", "lab --tp 1/0", "lab --mtu 12", "lab --memory much"] {
+            assert!(Line::try_parse_from(words.split_whitespace()).is_err(), "{words}");
         }
     }
 }

@@ -59,16 +59,9 @@ impl Testbed {
     pub fn send(&mut self, host: Host, text: &str) -> Result<()> {
         let line = match self.wiring {
             Wiring::Direct => text.to_owned(),
-            Wiring::Agent => Command {
-                to: Party::Host(host),
-                text: text.to_owned(),
-            }
-            .to_string(),
+            Wiring::Agent => Command { to: Party::Host(host), text: text.to_owned() }.to_string(),
         };
-        let sent = self
-            .commands
-            .write_all(format!("{line}\n").as_bytes())
-            .and_then(|()| self.commands.flush());
+        let sent = self.commands.write_all(format!("{line}\n").as_bytes()).and_then(|()| self.commands.flush());
         sent.with_context(|| format!("cannot reach the {} with `{text}`", host.name()))
     }
 
@@ -86,11 +79,7 @@ impl Testbed {
 
     /// The last words of the machine under the hosts.
     pub fn last_words(&self) -> String {
-        let words = self
-            .machine_logs
-            .iter()
-            .map(|log| tail(log, 3))
-            .filter(|words| !words.is_empty());
+        let words = self.machine_logs.iter().map(|log| tail(log, 3)).filter(|words| !words.is_empty());
         words.collect::<Vec<_>>().join(" || ")
     }
 }

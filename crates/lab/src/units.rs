@@ -4,13 +4,9 @@ use std::time::Duration;
 
 /// Splits `250ms` into its number and its unit.
 fn split(text: &str) -> Result<(f64, &str), String> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
-    let number: f64 = number
-        .parse()
-        .map_err(|_| format!("`{text}` does not begin with a number"))?;
+    let number: f64 = number.parse().map_err(|_| format!("`{text}` does not begin with a number"))?;
     Ok((number, unit.trim()))
 }
 
@@ -60,9 +56,7 @@ pub fn bandwidth(text: &str) -> Result<u64, String> {
         "MB" => 1e6,
         "GB" => 1e9,
         _ => {
-            return Err(format!(
-                "`{text}` has an unknown unit: kbit, Mbit, Gbit, kB, MB or GB a second"
-            ));
+            return Err(format!("`{text}` has an unknown unit: kbit, Mbit, Gbit, kB, MB or GB a second"));
         }
     };
     whole(number * factor, text)
@@ -71,25 +65,14 @@ pub fn bandwidth(text: &str) -> Result<u64, String> {
 /// `N/M` or `N`, as the image reads it; the words are kept so that nothing is rounded on the way.
 pub fn ratio(text: &str) -> Result<String, String> {
     let (above, below) = text.split_once('/').unwrap_or((text, "1"));
-    let readable =
-        above.parse::<u32>().is_ok() && below.parse::<u32>().is_ok_and(|below| below > 0);
-    if readable {
-        Ok(text.to_owned())
-    } else {
-        Err(format!(
-            "`{text}` is no ratio: N/M or N, whole numbers, M not 0"
-        ))
-    }
+    let readable = above.parse::<u32>().is_ok() && below.parse::<u32>().is_ok_and(|below| below > 0);
+    if readable { Ok(text.to_owned()) } else { Err(format!("`{text}` is no ratio: N/M or N, whole numbers, M not 0")) }
 }
 
 /// A duration as the image's options take it: the largest unit that loses nothing.
 pub fn show_duration(value: Duration) -> String {
     let micros = value.as_micros();
-    if micros.is_multiple_of(1000) {
-        format!("{}ms", micros / 1000)
-    } else {
-        format!("{micros}us")
-    }
+    if micros.is_multiple_of(1000) { format!("{}ms", micros / 1000) } else { format!("{micros}us") }
 }
 
 /// Milliseconds as a number, for a report.

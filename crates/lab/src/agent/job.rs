@@ -62,19 +62,13 @@ impl Job {
         let value: Value = serde_json::from_str(text).context("the job is not JSON")?;
         let hosts = value["hosts"].as_array().context("the job has no hosts")?;
         Ok(Job {
-            hosts: hosts
-                .iter()
-                .map(HostJob::from_json)
-                .collect::<Result<_>>()?,
+            hosts: hosts.iter().map(HostJob::from_json).collect::<Result<_>>()?,
             link: match word(&value, "link")?.as_str() {
                 "tap+vhost" => Link::Tap { vhost: true },
                 "tap" => Link::Tap { vhost: false },
                 _ => Link::Datagrams,
             },
-            mtu: value["mtu"]
-                .as_u64()
-                .and_then(|mtu| u32::try_from(mtu).ok())
-                .context("the job has no mtu")?,
+            mtu: value["mtu"].as_u64().and_then(|mtu| u32::try_from(mtu).ok()).context("the job has no mtu")?,
             scratch: word(&value, "scratch")?,
         })
     }
@@ -90,11 +84,7 @@ impl HostJob {
 
     fn from_json(value: &Value) -> Result<Self> {
         Ok(HostJob {
-            host: if word(value, "host")? == "source" {
-                Host::Source
-            } else {
-                Host::Destination
-            },
+            host: if word(value, "host")? == "source" { Host::Source } else { Host::Destination },
             image: word(value, "image")?,
             guests: value["guests"].as_str().map(str::to_owned),
             memory: value["memory"].as_u64().context("a host has no memory")?,
@@ -104,10 +94,7 @@ impl HostJob {
 }
 
 fn word(value: &Value, key: &str) -> Result<String> {
-    value[key]
-        .as_str()
-        .map(str::to_owned)
-        .with_context(|| format!("the job has no {key}"))
+    value[key].as_str().map(str::to_owned).with_context(|| format!("the job has no {key}"))
 }
 
 #[cfg(test)]
@@ -123,27 +110,15 @@ mod tests {
             memory: 192,
             options: "ip=10.0.0.1/24 jiffy=4ms".into(),
         };
-        for link in [
-            Link::Tap { vhost: true },
-            Link::Tap { vhost: false },
-            Link::Datagrams,
-        ] {
+        for link in [Link::Tap { vhost: true }, Link::Tap { vhost: false }, Link::Datagrams] {
             let job = Job {
-                hosts: vec![
-                    host(Host::Source, Some("/job/guests.cpio")),
-                    host(Host::Destination, None),
-                ],
+                hosts: vec![host(Host::Source, Some("/job/guests.cpio")), host(Host::Destination, None)],
                 link,
                 mtu: 9000,
                 scratch: "/tmp".into(),
             };
             assert_eq!(Job::from_json(&job.to_json()).unwrap(), job);
         }
-        assert!(
-            Job::from_json("{}")
-                .unwrap_err()
-                .to_string()
-                .contains("hosts")
-        );
+        assert!(Job::from_json("{}").unwrap_err().to_string().contains("hosts"));
     }
 }

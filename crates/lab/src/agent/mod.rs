@@ -31,32 +31,20 @@ impl Speaker {
     fn say(&self, from: Party, kind: Kind, text: String) {
         let at = self.started.elapsed().as_micros() as f64 / 1e3;
         // The receiver lives as long as the process; after it, nobody listens.
-        let _ = self.lines.send(Line {
-            from,
-            kind,
-            at,
-            text,
-        });
+        let _ = self.lines.send(Line { from, kind, at, text });
     }
 }
 
 /// Runs the job until every host has ended, the lab says so, or the lab is gone.
 pub fn run(job: &Job, input: impl Read + Send + 'static, mut output: impl Write) -> Result<()> {
     let (lines, outgoing) = mpsc::channel();
-    let speaker = Speaker {
-        started: Instant::now(),
-        lines,
-    };
+    let speaker = Speaker { started: Instant::now(), lines };
     let commands = listen(input);
     let result = serve(job, &speaker, &commands, &outgoing, &mut output);
     if let Err(error) = &result {
         speaker.say(Party::Agent, Kind::Note, format!("{error:#}"));
     }
-    speaker.say(
-        Party::Agent,
-        Kind::Exit,
-        if result.is_ok() { "0" } else { "1" }.into(),
-    );
+    speaker.say(Party::Agent, Kind::Exit, if result.is_ok() { "0" } else { "1" }.into());
     write_all(&outgoing, &mut output)?;
     result
 }
@@ -95,32 +83,10 @@ fn start(job: &Job, host: &job::HostJob, speaker: &Speaker) -> Result<Qemu> {
     let name = host.host.name();
     let mut qemu = Qemu::start(job, host).with_context(|| format!("cannot start the {name}"))?;
     let party = Party::Host(host.host);
-    speaker.say(
-        party,
-        Kind::Note,
-        format!("QEMU runs as process {}", qemu.child.id()),
-    );
-    relay(
-        qemu.monitor.try_clone()?,
-        speaker.clone(),
-        party,
-        Kind::Monitor,
-    );
-    relay(
-        qemu.child.stdout.take().context("QEMU's output is piped")?,
-        speaker.clone(),
-        party,
-        Kind::Log,
-    );
-    relay(
-        qemu.child
-            .stderr
-            .take()
-            .context("QEMU's complaints are piped")?,
-        speaker.clone(),
-        party,
-        Kind::Note,
-    );
+    speaker.say(party, Kind::Note, format!("QEMU runs as process {}", qemu.child.id()));
+    relay(qemu.monitor.try_clone()?, speaker.clone(), party, Kind::Monitor);
+    relay(qemu.child.stdout.take().context("QEMU's output is piped")?, speaker.clone(), party, Kind::Log);
+    relay(qemu.child.stderr.take().context("QEMU's complaints are piped")?, speaker.clone(), party, Kind::Note);
     Ok(qemu)
 }
 
@@ -129,10 +95,7 @@ fn relay(from: impl Read + Send + 'static, speaker: Speaker, party: Party, kind:
     thread::spawn(move || {
         let mut reader = BufReader::new(from);
         let mut bytes = Vec::new();
-        while reader
-            .read_until(b'\n', &mut bytes)
-            .is_ok_and(|read| read > 0)
-        {
+        while reader.read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
             let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
             if !text.is_empty() {
                 speaker.say(party, kind, text);
@@ -151,29 +114,16 @@ fn listen(input: impl Read + Send + 'static) -> Receiver<Command> {
                 let _ = sender.send(command);
             }
         }
-        let _ = sender.send(Command {
-            to: Party::Agent,
-            text: "end".into(),
-        });
+        let _ = sender.send(Command { to: Party::Agent, text: "end".into() });
     });
     receiver
 }
 
 fn pass_on(running: &mut [Qemu], command: Command, speaker: &Speaker) {
-    let host = running
-        .iter_mut()
-        .find(|qemu| Party::Host(qemu.host) == command.to);
-    let sent = host.is_some_and(|qemu| {
-        qemu.monitor
-            .write_all(format!("{}\n", command.text).as_bytes())
-            .is_ok()
-    });
+    let host = running.iter_mut().find(|qemu| Party::Host(qemu.host) == command.to);
+    let sent = host.is_some_and(|qemu| qemu.monitor.write_all(format!("{}\n", command.text).as_bytes()).is_ok());
     if !sent {
-        speaker.say(
-            command.to,
-            Kind::Note,
-            format!("gone before the command: {}", command.text),
-        );
+        speaker.say(command.to, Kind::Note, format!("gone before the command: {}", command.text));
     }
 }
 
@@ -190,9 +140,7 @@ fn still_runs(qemu: &mut Qemu, speaker: &Speaker) -> bool {
 }
 
 fn show(status: ExitStatus) -> String {
-    status
-        .code()
-        .map_or_else(|| status.to_string(), |code| code.to_string())
+    status.code().map_or_else(|| status.to_string(), |code| code.to_string())
 }
 
 fn write_all(outgoing: &Receiver<Line>, output: &mut impl Write) -> Result<()> {

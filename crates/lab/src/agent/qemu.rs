@@ -38,28 +38,17 @@ impl Qemu {
         let socket = Path::new(&job.scratch).join(format!("{}.monitor", host.host.name()));
         let _ = std::fs::remove_file(&socket);
         // Listening before QEMU starts: it connects, and nothing that the image says is lost.
-        let listener = UnixListener::bind(&socket)
-            .with_context(|| format!("cannot listen on {}", socket.display()))?;
+        let listener = UnixListener::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
         listener.set_nonblocking(true)?;
         let mut command = tied_to_agent("qemu-system-x86_64");
         command.args(arguments(job, host, &socket));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start qemu-system-x86_64")?;
         match accept(&listener, &mut child) {
-            Ok(monitor) => Ok(Qemu {
-                host: host.host,
-                child,
-                monitor,
-            }),
+            Ok(monitor) => Ok(Qemu { host: host.host, child, monitor }),
             Err(error) => {
                 let _ = child.kill();
-                let complaints = child
-                    .wait_with_output()
-                    .map(|output| output.stderr)
-                    .unwrap_or_default();
+                let complaints = child.wait_with_output().map(|output| output.stderr).unwrap_or_default();
                 Err(error.context(String::from_utf8_lossy(&complaints).trim().to_owned()))
             }
         }
@@ -92,10 +81,7 @@ fn accept(listener: &UnixListener, child: &mut Child) -> Result<UnixStream> {
             bail!("QEMU ended at its start: {status}");
         }
         if Instant::now() > deadline {
-            bail!(
-                "QEMU did not connect the monitor within {} s",
-                PATIENCE.as_secs()
-            );
+            bail!("QEMU did not connect the monitor within {} s", PATIENCE.as_secs());
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -117,18 +103,11 @@ fn arguments(job: &Job, host: &HostJob, socket: &Path) -> Vec<String> {
     add("-append", host.options.clone());
     add("-chardev", "stdio,id=log,signal=off".into());
     add("-serial", "chardev:log".into());
-    add(
-        "-chardev",
-        format!("socket,id=monitor,path={}", socket.display()),
-    );
+    add("-chardev", format!("socket,id=monitor,path={}", socket.display()));
     add("-serial", "chardev:monitor".into());
     add("-netdev", netdev(job, host.host));
     // No boot ROM: SeaBIOS would run it. Both cards promise the MTU of the link.
-    let mac = if host.host == Host::Source {
-        "52:54:00:51:56:01"
-    } else {
-        "52:54:00:51:56:02"
-    };
+    let mac = if host.host == Host::Source { "52:54:00:51:56:01" } else { "52:54:00:51:56:02" };
     let card = "virtio-net-pci,netdev=link,romfile=,disable-legacy=on";
     add("-device", format!("{card},mac={mac},host_mtu={}", job.mtu));
     // An image that gives up powers off with a status.
@@ -138,28 +117,17 @@ fn arguments(job: &Job, host: &HostJob, socket: &Path) -> Vec<String> {
 }
 
 fn netdev(job: &Job, host: Host) -> String {
-    let other = if host == Host::Source {
-        Host::Destination
-    } else {
-        Host::Source
-    };
+    let other = if host == Host::Source { Host::Destination } else { Host::Source };
     match job.link {
         Link::Tap { vhost } => {
             let vhost = if vhost { ",vhost=on" } else { "" };
-            format!(
-                "tap,id=link,ifname={},script=no,downscript=no{vhost}",
-                tap_name(host)
-            )
+            format!("tap,id=link,ifname={},script=no,downscript=no{vhost}", tap_name(host))
         }
         Link::Datagrams => {
-            let path =
-                |host: Host| PathBuf::from(&job.scratch).join(format!("{}.link", host.name()));
+            let path = |host: Host| PathBuf::from(&job.scratch).join(format!("{}.link", host.name()));
             let (local, remote) = (path(host), path(other));
             let local = format!("local.type=unix,local.path={}", local.display());
-            format!(
-                "dgram,id=link,{local},remote.type=unix,remote.path={}",
-                remote.display()
-            )
+            format!("dgram,id=link,{local},remote.type=unix,remote.path={}", remote.display())
         }
     }
 }

@@ -88,13 +88,7 @@ impl fmt::Display for Line {
             Kind::Note => 'n',
             Kind::Exit => 'x',
         };
-        write!(
-            f,
-            "{} {kind} {:.1} {}",
-            self.from.letter(),
-            self.at,
-            self.text
-        )
+        write!(f, "{} {kind} {:.1} {}", self.from.letter(), self.at, self.text)
     }
 }
 
@@ -111,12 +105,7 @@ impl Line {
             _ => return None,
         };
         let at = words.next()?.parse().ok()?;
-        Some(Line {
-            from,
-            kind,
-            at,
-            text: words.next().unwrap_or_default().to_owned(),
-        })
+        Some(Line { from, kind, at, text: words.next().unwrap_or_default().to_owned() })
     }
 }
 
@@ -139,10 +128,7 @@ impl Command {
     /// Reads a command.
     pub fn parse(text: &str) -> Option<Self> {
         let (to, text) = text.split_once(' ')?;
-        Some(Command {
-            to: Party::from_letter(to)?,
-            text: text.to_owned(),
-        })
+        Some(Command { to: Party::from_letter(to)?, text: text.to_owned() })
     }
 }
 
@@ -158,34 +144,17 @@ mod tests {
             at: 12345.5,
             text: r#"{"event":"ready", "at":1.5}"#.into(),
         };
-        assert_eq!(
-            line.to_string(),
-            r#"d m 12345.5 {"event":"ready", "at":1.5}"#
-        );
+        assert_eq!(line.to_string(), r#"d m 12345.5 {"event":"ready", "at":1.5}"#);
         assert_eq!(Line::parse(&line.to_string()), Some(line));
-        let command = Command {
-            to: Party::Host(Host::Source),
-            text: "migrate vm=linux to=memory".into(),
-        };
+        let command = Command { to: Party::Host(Host::Source), text: "migrate vm=linux to=memory".into() };
         assert_eq!(Command::parse(&command.to_string()), Some(command));
     }
 
     #[test]
     fn foreign_text_on_the_line_is_no_line() {
-        for text in [
-            "",
-            "s",
-            "s m",
-            "s m x",
-            "[    1.0] reboot: Power down",
-            "z m 1.0 x",
-            "s q 1.0 x",
-        ] {
+        for text in ["", "s", "s m", "s m x", "[    1.0] reboot: Power down", "z m 1.0 x", "s q 1.0 x"] {
             assert_eq!(Line::parse(text), None, "{text}");
         }
-        assert_eq!(
-            Line::parse("s l 2.0").map(|line| line.text),
-            Some(String::new())
-        );
+        assert_eq!(Line::parse("s l 2.0").map(|line| line.text), Some(String::new()));
     }
 }

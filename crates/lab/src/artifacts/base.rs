@@ -22,19 +22,8 @@ const INIT: &str = include_str!("nested/init.sh");
 /// What the initrd needs to reach the disks.
 const DISK_MODULES: [&str; 5] = ["scsi_common", "scsi_mod", "libata", "ata_piix", "sd_mod"];
 /// What the system needs: KVM, and a bridge with two taps.
-const SYSTEM_MODULES: [&str; 11] = [
-    "irqbypass",
-    "kvm",
-    "kvm-intel",
-    "llc",
-    "stp",
-    "bridge",
-    "tun",
-    "tap",
-    "vhost_iotlb",
-    "vhost",
-    "vhost_net",
-];
+const SYSTEM_MODULES: [&str; 11] =
+    ["irqbypass", "kvm", "kvm-intel", "llc", "stp", "bridge", "tun", "tap", "vhost_iotlb", "vhost", "vhost_net"];
 
 /// The firmware that QEMU loads for a machine of type `pc` without a display.
 const FIRMWARE: [&str; 6] = [
@@ -63,14 +52,8 @@ impl Base {
     /// Builds what is missing or out of date.
     pub fn get(place: &Path, debian: &Debian) -> Result<Self> {
         let initrd = place.join("start.cpio");
-        let modules = DISK_MODULES
-            .map(|module| debian.module(module))
-            .into_iter()
-            .collect::<Result<Vec<_>>>()?;
-        let from = Ingredients::new()
-            .text(START)
-            .file(&debian.busybox)?
-            .files(&modules)?;
+        let modules = DISK_MODULES.map(|module| debian.module(module)).into_iter().collect::<Result<Vec<_>>>()?;
+        let from = Ingredients::new().text(START).file(&debian.busybox)?.files(&modules)?;
         stamp::build(&initrd, from, |path| write_initrd(path, debian, &modules))?;
         let iso = place.join("nested.iso");
         let contents = Contents {
@@ -107,45 +90,26 @@ fn write_initrd(path: &Path, debian: &Debian, modules: &[PathBuf]) -> Result<()>
 fn build_disk(disk: &Path, debian: &Debian) -> Result<()> {
     let qemu = tools::find("qemu-system-x86_64").context("qemu-system-x86_64 is not installed")?;
     let libraries = libraries(&qemu)?;
-    let modules = SYSTEM_MODULES
-        .map(|module| debian.module(module))
-        .into_iter()
-        .collect::<Result<Vec<_>>>()?;
-    let from = Ingredients::new()
-        .text(INIT)
-        .files([&qemu, &debian.busybox])?
-        .files(&libraries)?
-        .files(&modules)?;
+    let modules = SYSTEM_MODULES.map(|module| debian.module(module)).into_iter().collect::<Result<Vec<_>>>()?;
+    let from = Ingredients::new().text(INIT).files([&qemu, &debian.busybox])?.files(&libraries)?.files(&modules)?;
     stamp::build(disk, from, |path| {
         let tree = path.with_extension("tree");
         stamp::remove(&tree)?;
-        for folder in [
-            "bin", "sbin", "usr/bin", "dev", "proc", "sys", "tmp", "run", "job", "modules",
-        ] {
+        for folder in ["bin", "sbin", "usr/bin", "dev", "proc", "sys", "tmp", "run", "job", "modules"] {
             fs::create_dir_all(tree.join(folder))?;
         }
         fs::copy(&debian.busybox, tree.join("bin/busybox"))?;
-        for applet in [
-            "sh", "mount", "insmod", "ip", "tunctl", "stty", "poweroff", "echo", "[",
-        ] {
+        for applet in ["sh", "mount", "insmod", "ip", "tunctl", "stty", "poweroff", "echo", "["] {
             std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet))?;
         }
         write_program(&tree.join("sbin/init"), INIT)?;
         for module in &modules {
             strip_module(module, &tree.join("modules"))?;
         }
-        for file in libraries
-            .iter()
-            .map(PathBuf::as_path)
-            .chain([qemu.as_path()])
-        {
+        for file in libraries.iter().map(PathBuf::as_path).chain([qemu.as_path()]) {
             copy_in(&tree, file)?;
         }
-        for file in FIRMWARE
-            .map(Path::new)
-            .into_iter()
-            .filter(|file| file.exists())
-        {
+        for file in FIRMWARE.map(Path::new).into_iter().filter(|file| file.exists()) {
             copy_in(&tree, file)?;
         }
         make_disk(&tree, path)?;
@@ -171,10 +135,7 @@ fn copy_in(tree: &Path, file: &Path) -> Result<()> {
 fn write_program(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::write(path, text)?;
-    Ok(fs::set_permissions(
-        path,
-        fs::Permissions::from_mode(0o755),
-    )?)
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
 
 /// Copies a module without its debugging and type information, which are two thirds of its bytes, and without the
@@ -183,10 +144,7 @@ fn write_program(path: &Path, text: &str) -> Result<()> {
 fn strip_module(module: &Path, folder: &Path) -> Result<PathBuf> {
     let to = folder.join(name(module));
     let mut objcopy = tools::command(&tools::OBJCOPY)?;
-    objcopy
-        .args(["--strip-unneeded", "-R", ".BTF"])
-        .arg(module)
-        .arg(&to);
+    objcopy.args(["--strip-unneeded", "-R", ".BTF"]).arg(module).arg(&to);
     tools::run(&mut objcopy)?;
     Ok(to)
 }
@@ -196,20 +154,7 @@ pub fn make_disk(tree: &Path, disk: &Path) -> Result<()> {
     let megabytes = size_of(tree)? / (1 << 20) * 21 / 20 + 8;
     let mut mke2fs = tools::command(&tools::MKE2FS)?;
     // Read only and thrown away: no journal, no reserve.
-    mke2fs
-        .args([
-            "-q",
-            "-F",
-            "-t",
-            "ext4",
-            "-O",
-            "^has_journal",
-            "-m",
-            "0",
-            "-d",
-        ])
-        .arg(tree)
-        .arg(disk);
+    mke2fs.args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d"]).arg(tree).arg(disk);
     tools::run(mke2fs.arg(format!("{megabytes}M"))).map(drop)
 }
 
@@ -217,18 +162,10 @@ fn size_of(folder: &Path) -> Result<u64> {
     fs::read_dir(folder)?.try_fold(0, |sum, entry| {
         let entry = entry?;
         let about = entry.metadata()?;
-        Ok(sum
-            + if about.is_dir() {
-                size_of(&entry.path())?
-            } else {
-                about.len().next_multiple_of(4096)
-            })
+        Ok(sum + if about.is_dir() { size_of(&entry.path())? } else { about.len().next_multiple_of(4096) })
     })
 }
 
 fn name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -18,10 +18,7 @@ impl Default for Archive {
 impl Archive {
     /// An archive without entries.
     pub fn new() -> Self {
-        Archive {
-            bytes: Vec::new(),
-            entries: 0,
-        }
+        Archive { bytes: Vec::new(), entries: 0 }
     }
 
     /// Adds a directory.
@@ -61,25 +58,10 @@ impl Archive {
         let name_size = u32::try_from(name.len() + 1).expect("a name is short");
         self.entries += 1;
         let links = if mode & 0o040_000 != 0 { 2 } else { 1 };
-        let fields = [
-            self.entries,
-            mode,
-            0,
-            0,
-            links,
-            0,
-            size,
-            0,
-            0,
-            node.0,
-            node.1,
-            name_size,
-            0,
-        ];
+        let fields = [self.entries, mode, 0, 0, links, 0, size, 0, 0, node.0, node.1, name_size, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
-            self.bytes
-                .extend_from_slice(format!("{field:08X}").as_bytes());
+            self.bytes.extend_from_slice(format!("{field:08X}").as_bytes());
         }
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.push(0);
@@ -125,10 +107,7 @@ mod tests {
         let mut archive = Archive::new();
         archive.directory("linux");
         for length in 0..9_u8 {
-            archive.file(
-                &"x".repeat(usize::from(length) + 1),
-                &vec![length; usize::from(length)],
-            );
+            archive.file(&"x".repeat(usize::from(length) + 1), &vec![length; usize::from(length)]);
         }
         archive.program("init", b"#!");
         archive.console("dev/console");
@@ -138,10 +117,7 @@ mod tests {
         assert_eq!(entries[0], ("linux".into(), 0o040_755, (0, 0), vec![]));
         assert_eq!(entries[5].3, vec![4; 4]);
         assert_eq!(entries[10].1, 0o100_755);
-        assert_eq!(
-            entries[11],
-            ("dev/console".into(), 0o020_600, (5, 1), vec![])
-        );
+        assert_eq!(entries[11], ("dev/console".into(), 0o020_600, (5, 1), vec![]));
         let link = ("bin/sh".into(), 0o120_777, (0, 0), b"busybox".to_vec());
         assert_eq!(entries[12], link);
         assert_eq!(entries[13].0, "TRAILER!!!");

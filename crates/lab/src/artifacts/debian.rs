@@ -29,9 +29,7 @@ impl Debian {
         let busybox = unpacked(place, "busybox", || Ok("busybox-static".to_owned()))?;
         let boot = kernel.join("boot");
         let found = fs::read_dir(&boot)?.flatten().map(|entry| entry.path());
-        let vmlinuz = found
-            .into_iter()
-            .find(|path| name(path).starts_with("vmlinuz-"));
+        let vmlinuz = found.into_iter().find(|path| name(path).starts_with("vmlinuz-"));
         Ok(Debian {
             kernel: vmlinuz.with_context(|| format!("no kernel in {}", boot.display()))?,
             modules: kernel.join("lib/modules"),
@@ -42,8 +40,7 @@ impl Debian {
     /// The file of one kernel module.
     pub fn module(&self, module: &str) -> Result<PathBuf> {
         let wanted = format!("{module}.ko");
-        find(&self.modules, &wanted)?
-            .with_context(|| format!("the kernel package has no module {module}"))
+        find(&self.modules, &wanted)?.with_context(|| format!("the kernel package has no module {module}"))
     }
 }
 
@@ -51,12 +48,7 @@ impl Debian {
 fn kernel_package() -> Result<String> {
     let list = tools::run(Command::new("apt-cache").args(["depends", KERNEL_META]));
     let parse = |list: String| {
-        let line = list.lines().find_map(|line| {
-            line.trim()
-                .strip_prefix("Depends:")
-                .map(str::trim)
-                .map(str::to_owned)
-        });
+        let line = list.lines().find_map(|line| line.trim().strip_prefix("Depends:").map(str::trim).map(str::to_owned));
         line.with_context(|| format!("{KERNEL_META} is unknown to apt-cache"))
     };
     match list.and_then(parse) {
@@ -64,19 +56,13 @@ fn kernel_package() -> Result<String> {
         // A fresh machine has no package lists yet.
         Err(_) => {
             tools::apt_get(&["update", "-qq"])?;
-            parse(tools::run(
-                Command::new("apt-cache").args(["depends", KERNEL_META]),
-            )?)
+            parse(tools::run(Command::new("apt-cache").args(["depends", KERNEL_META]))?)
         }
     }
 }
 
 /// Downloads a package and unpacks it into `place/label`, once.
-fn unpacked(
-    place: &Path,
-    label: &str,
-    package: impl FnOnce() -> Result<String>,
-) -> Result<PathBuf> {
+fn unpacked(place: &Path, label: &str, package: impl FnOnce() -> Result<String>) -> Result<PathBuf> {
     let product = place.join(label);
     if product.exists() {
         return Ok(product);
@@ -85,36 +71,21 @@ fn unpacked(
     let downloads = place.join(format!("{label}.deb"));
     remove(&downloads)?;
     fs::create_dir_all(&downloads)?;
-    tools::run(
-        Command::new("apt-get")
-            .args(["download", "-qq", &package])
-            .current_dir(&downloads),
-    )
-    .with_context(|| format!("cannot download the Debian package {package}"))?;
-    let Some(deb) = fs::read_dir(&downloads)?
-        .flatten()
-        .map(|entry| entry.path())
-        .next()
-    else {
+    tools::run(Command::new("apt-get").args(["download", "-qq", &package]).current_dir(&downloads))
+        .with_context(|| format!("cannot download the Debian package {package}"))?;
+    let Some(deb) = fs::read_dir(&downloads)?.flatten().map(|entry| entry.path()).next() else {
         bail!("apt-get downloaded no {package}");
     };
     let partial = place.join(format!("{label}.partial"));
     remove(&partial)?;
-    tools::run(
-        tools::command(&tools::DPKG_DEB)?
-            .arg("-x")
-            .arg(&deb)
-            .arg(&partial),
-    )?;
+    tools::run(tools::command(&tools::DPKG_DEB)?.arg("-x").arg(&deb).arg(&partial))?;
     fs::rename(&partial, &product)?;
     remove(&downloads)?;
     Ok(product)
 }
 
 fn find(folder: &Path, wanted: &str) -> Result<Option<PathBuf>> {
-    for entry in
-        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?
-    {
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             if let Some(found) = find(&entry.path(), wanted)? {
@@ -128,8 +99,5 @@ fn find(folder: &Path, wanted: &str) -> Result<Option<PathBuf>> {
 }
 
 fn name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -62,27 +62,19 @@ pub struct Guest<'a> {
 pub fn archive(product: &Path, guests: &[Guest]) -> Result<()> {
     let mut from = Ingredients::new();
     for guest in guests {
-        from = from
-            .text(&settings(guest))
-            .text(guest.name)
-            .file(guest.kernel)?;
+        from = from.text(&settings(guest)).text(guest.name).file(guest.kernel)?;
         from = from.files(guest.initrd)?;
     }
     stamp::build(product, from, |partial| {
         let mut archive = Archive::new();
         for guest in guests {
-            let read = |path: &Path| {
-                fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-            };
+            let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
             archive.directory(guest.name);
             archive.file(&format!("{}/kernel", guest.name), &read(guest.kernel)?);
             if let Some(initrd) = guest.initrd {
                 archive.file(&format!("{}/initrd", guest.name), &read(initrd)?);
             }
-            archive.file(
-                &format!("{}/settings", guest.name),
-                settings(guest).as_bytes(),
-            );
+            archive.file(&format!("{}/settings", guest.name), settings(guest).as_bytes());
         }
         Ok(fs::write(partial, archive.finish())?)
     })
@@ -102,57 +94,33 @@ impl Artifacts {
     /// The initramfs of the Linux guest: the workloads as its init, and busybox for a shell.
     pub fn linux_initrd(&self) -> Result<PathBuf> {
         let _lock = super::lock(&self.place)?;
-        let flags = [
-            "target-feature=+crt-static",
-            "relocation-model=static",
-            "strip=symbols",
-        ];
+        let flags = ["target-feature=+crt-static", "relocation-model=static", "strip=symbols"];
         let flags = flags.map(|flag| format!("\"-C{flag}\"")).join(",");
         let flags = format!("target.{STATIC_TARGET}.rustflags=[{flags}]");
-        cargo(&[
-            "build",
-            "--release",
-            "--package",
-            "guest-workload",
-            "--target",
-            STATIC_TARGET,
-            "--config",
-            &flags,
-        ])?;
+        cargo(&["build", "--release", "--package", "guest-workload", "--target", STATIC_TARGET, "--config", &flags])?;
         let workload = target().join(STATIC_TARGET).join("release/guest-workload");
         let busybox = &self.debian()?.busybox;
         let product = self.place.join("guest.cpio");
-        stamp::build(
-            &product,
-            Ingredients::new().file(&workload)?.file(busybox)?,
-            |partial| {
-                let mut archive = Archive::new();
-                for folder in ["bin", "dev", "proc", "sys"] {
-                    archive.directory(folder);
-                }
-                archive.console("dev/console");
-                archive.program("init", &fs::read(&workload)?);
-                archive.program("bin/busybox", &fs::read(busybox)?);
-                // For the shell, that a person can start the workloads by hand.
-                archive.link("bin/sh", "busybox");
-                archive.link("bin/workload", "../init");
-                Ok(fs::write(partial, archive.finish())?)
-            },
-        )?;
+        stamp::build(&product, Ingredients::new().file(&workload)?.file(busybox)?, |partial| {
+            let mut archive = Archive::new();
+            for folder in ["bin", "dev", "proc", "sys"] {
+                archive.directory(folder);
+            }
+            archive.console("dev/console");
+            archive.program("init", &fs::read(&workload)?);
+            archive.program("bin/busybox", &fs::read(busybox)?);
+            // For the shell, that a person can start the workloads by hand.
+            archive.link("bin/sh", "busybox");
+            archive.link("bin/workload", "../init");
+            Ok(fs::write(partial, archive.finish())?)
+        })?;
         Ok(product)
     }
 
     /// The bare-metal guest, a bzImage.
     pub fn tiny_kernel(&self) -> Result<PathBuf> {
         let _lock = super::lock(&self.place)?;
-        cargo(&[
-            "build",
-            "--release",
-            "--package",
-            "guest-tiny",
-            "--target",
-            BARE,
-        ])?;
+        cargo(&["build", "--release", "--package", "guest-tiny", "--target", BARE])?;
         Ok(target().join(BARE).join("release/guest-tiny"))
     }
 }
@@ -170,10 +138,7 @@ mod tests {
             memory: 128 << 20,
             command_line: "console=ttyS0 quiet",
         };
-        assert_eq!(
-            settings(&guest),
-            "memory=128M\ncmdline=console=ttyS0 quiet\n"
-        );
+        assert_eq!(settings(&guest), "memory=128M\ncmdline=console=ttyS0 quiet\n");
         guest.memory = (128 << 20) + 4096;
         assert!(settings(&guest).starts_with("memory=131076K\n"));
     }

@@ -35,12 +35,7 @@ const LINUX_CONFIG: &str = "linux /boot/kernel @OPTIONS@\ninitrd /boot/module\nb
 
 /// Makes the CD, unless it is there.
 pub fn build(product: &Path, contents: &Contents) -> Result<()> {
-    let Contents {
-        protocol,
-        kernel,
-        module,
-        command_line,
-    } = *contents;
+    let Contents { protocol, kernel, module, command_line } = *contents;
     let (template, grub_modules) = match protocol {
         Protocol::Linux => (LINUX_CONFIG, "linux normal iso9660 biosdisk"),
         Protocol::Multiboot2 => (IMAGE_CONFIG, "multiboot2 normal iso9660 biosdisk"),
@@ -52,11 +47,7 @@ pub fn build(product: &Path, contents: &Contents) -> Result<()> {
         "an option holds a character that GRUB would interpret: {command_line}"
     );
     let config = template.replace("@OPTIONS@", command_line);
-    let from = Ingredients::new()
-        .text(&config)
-        .text(grub_modules)
-        .file(kernel)?
-        .file(module)?;
+    let from = Ingredients::new().text(&config).text(grub_modules).file(kernel)?.file(module)?;
     stamp::build(product, from, |partial| {
         let tree = partial.with_extension("tree");
         stamp::remove(&tree)?;
@@ -66,18 +57,8 @@ pub fn build(product: &Path, contents: &Contents) -> Result<()> {
         fs::write(tree.join("boot/grub/grub.cfg"), &config)?;
         let mut mkrescue = tools::command(&tools::GRUB_MKRESCUE)?;
         // Only the BIOS half of GRUB and the modules in need: half the size, and the CD is read by emulated hardware.
-        mkrescue.args([
-            "-d",
-            "/usr/lib/grub/i386-pc",
-            "--themes=",
-            "--fonts=",
-            "--locales=",
-        ]);
-        mkrescue
-            .arg(format!("--install-modules={grub_modules}"))
-            .arg("-o")
-            .arg(partial)
-            .arg(&tree);
+        mkrescue.args(["-d", "/usr/lib/grub/i386-pc", "--themes=", "--fonts=", "--locales="]);
+        mkrescue.arg(format!("--install-modules={grub_modules}")).arg("-o").arg(partial).arg(&tree);
         tools::run(&mut mkrescue)?;
         stamp::remove(&tree)
     })

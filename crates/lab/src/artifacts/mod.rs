@@ -57,20 +57,8 @@ impl Artifacts {
                 target().join(BARE).join("release/qavisor")
             }
         };
-        cargo(&[
-            "build",
-            "--release",
-            "--package",
-            "qavisor-lab",
-            "--bin",
-            "qavisor-agent",
-        ])?;
-        Ok(Artifacts {
-            place,
-            image,
-            agent: target().join("release/qavisor-agent"),
-            debian: None,
-        })
+        cargo(&["build", "--release", "--package", "qavisor-lab", "--bin", "qavisor-agent"])?;
+        Ok(Artifacts { place, image, agent: target().join("release/qavisor-agent"), debian: None })
     }
 
     /// Debian's kernel and busybox, downloaded when first asked for.
@@ -88,9 +76,7 @@ impl Artifacts {
 
     /// Debian's kernel and busybox.
     pub fn debian(&self) -> Result<&Debian> {
-        self.debian
-            .as_ref()
-            .context("Debian's packages were not asked for")
+        self.debian.as_ref().context("Debian's packages were not asked for")
     }
 }
 
@@ -106,10 +92,6 @@ pub fn lock(place: &Path) -> Result<File> {
 pub fn cargo(words: &[&str]) -> Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command
-        .args(words)
-        .arg("--quiet")
-        .current_dir(root())
-        .env_remove("RUSTFLAGS");
+    command.args(words).arg("--quiet").current_dir(root()).env_remove("RUSTFLAGS");
     tools::run(&mut command).map(drop)
 }

@@ -24,36 +24,21 @@ impl Ingredients {
 
     /// Adds a file.
     pub fn file(mut self, path: &Path) -> Result<Self> {
-        let about =
-            fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let modified = about
-            .modified()?
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        self.0.push_str(&format!(
-            "file {} {} {}\n",
-            path.display(),
-            about.len(),
-            modified.as_nanos()
-        ));
+        let about = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let modified = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.0.push_str(&format!("file {} {} {}\n", path.display(), about.len(), modified.as_nanos()));
         Ok(self)
     }
 
     /// Adds several files.
     pub fn files<P: AsRef<Path>>(self, paths: impl IntoIterator<Item = P>) -> Result<Self> {
-        paths
-            .into_iter()
-            .try_fold(self, |all, path| all.file(path.as_ref()))
+        paths.into_iter().try_fold(self, |all, path| all.file(path.as_ref()))
     }
 }
 
 /// Runs `make` unless `product` was made from the same ingredients before. The product is made under another
 /// name and then renamed, so that a build that was cut short leaves nothing that looks whole.
-pub fn build(
-    product: &Path,
-    from: Ingredients,
-    make: impl FnOnce(&Path) -> Result<()>,
-) -> Result<()> {
+pub fn build(product: &Path, from: Ingredients, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let stamp = with_suffix(product, ".stamp");
     if product.exists() && fs::read_to_string(&stamp).is_ok_and(|old| old == from.0) {
         return Ok(());
@@ -77,11 +62,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 /// Removes a file or a directory, if it is there.
 pub fn remove(path: &Path) -> Result<()> {
-    let done = if path.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    };
+    let done = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match done {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", path.display()))
@@ -116,8 +97,7 @@ mod tests {
 
     #[test]
     fn a_build_that_fails_leaves_no_product() {
-        let place =
-            std::env::temp_dir().join(format!("qavisor-stamp-failed-{}", std::process::id()));
+        let place = std::env::temp_dir().join(format!("qavisor-stamp-failed-{}", std::process::id()));
         let product = place.join("product");
         let failed = build(&product, Ingredients::new(), |path| {
             fs::write(path, "half")?;

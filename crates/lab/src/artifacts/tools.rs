@@ -17,17 +17,11 @@ const fn tool(program: &'static str, packages: &'static [&'static str]) -> Tool 
 }
 
 /// Emulates a machine with VMX. `bochs` alone would pull in a graphical display.
-pub const BOCHS: Tool = tool(
-    "bochs-bin",
-    &["bochs", "bochs-term", "bochsbios", "vgabios"],
-);
+pub const BOCHS: Tool = tool("bochs-bin", &["bochs", "bochs-term", "bochsbios", "vgabios"]);
 /// Runs the two hosts under KVM.
 pub const QEMU: Tool = tool("qemu-system-x86_64", &["qemu-system-x86", "seabios"]);
 /// Makes a CD that boots.
-pub const GRUB_MKRESCUE: Tool = tool(
-    "grub-mkrescue",
-    &["grub-common", "grub-pc-bin", "xorriso", "mtools"],
-);
+pub const GRUB_MKRESCUE: Tool = tool("grub-mkrescue", &["grub-common", "grub-pc-bin", "xorriso", "mtools"]);
 /// GRUB for machines with a BIOS, which the package of [`GRUB_MKRESCUE`] does not bring.
 pub const GRUB_PC: Tool = tool("/usr/lib/grub/i386-pc/modinfo.sh", &["grub-pc-bin"]);
 /// Makes the CD's file system, called by [`GRUB_MKRESCUE`].
@@ -51,9 +45,7 @@ pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     // mke2fs and others lie in sbin, which is not on every user's path.
     let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    folders
-        .map(|folder| folder.join(program))
-        .find(|file| file.is_file())
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// Whether apt-get may be asked to install.
@@ -63,30 +55,16 @@ fn is_root() -> bool {
 
 /// Makes sure that all of `tools` are there: as root by installing, else by naming what is missing.
 pub fn require(tools: &[&Tool]) -> Result<()> {
-    let missing: Vec<&&Tool> = tools
-        .iter()
-        .filter(|tool| find(tool.program).is_none())
-        .collect();
+    let missing: Vec<&&Tool> = tools.iter().filter(|tool| find(tool.program).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let programs = missing
-        .iter()
-        .map(|tool| tool.program)
-        .collect::<Vec<_>>()
-        .join(", ");
-    let mut packages: Vec<&str> = missing
-        .iter()
-        .flat_map(|tool| tool.packages)
-        .copied()
-        .collect();
+    let programs = missing.iter().map(|tool| tool.program).collect::<Vec<_>>().join(", ");
+    let mut packages: Vec<&str> = missing.iter().flat_map(|tool| tool.packages).copied().collect();
     packages.sort_unstable();
     packages.dedup();
     if !is_root() || find("apt-get").is_none() {
-        bail!(
-            "missing: {programs}; on Debian: sudo apt-get install {}",
-            packages.join(" ")
-        );
+        bail!("missing: {programs}; on Debian: sudo apt-get install {}", packages.join(" "));
     }
     eprintln!("installing {}", packages.join(" "));
     apt_get(&["update", "-qq"])?;
@@ -114,15 +92,8 @@ pub fn command(tool: &Tool) -> Result<Command> {
 
 /// Runs a command to its end and returns what it printed; its complaints are the error.
 pub fn run(command: &mut Command) -> Result<String> {
-    let shown = format!(
-        "{} {}",
-        Path::new(command.get_program()).display(),
-        first_words(command)
-    );
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start {shown}"))?;
+    let shown = format!("{} {}", Path::new(command.get_program()).display(), first_words(command));
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {shown}"))?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
         let last: Vec<&str> = complaint.lines().rev().take(8).collect();
@@ -133,10 +104,5 @@ pub fn run(command: &mut Command) -> Result<String> {
 }
 
 fn first_words(command: &Command) -> String {
-    command
-        .get_args()
-        .take(4)
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    command.get_args().take(4).map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

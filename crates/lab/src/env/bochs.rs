@@ -27,8 +27,7 @@ pub fn start(machines: &Machines) -> Result<Testbed> {
         cdrom: &iso,
         disks: &[],
         // Both VMs are on this one host.
-        memory: machines.host_memory(machines.archive_size()?)
-            + machines.guest_memory.div_ceil(1 << 20),
+        memory: machines.host_memory(machines.archive_size()?) + machines.guest_memory.div_ceil(1 << 20),
         cpu: HASWELL,
         log: &log,
     })?;
@@ -51,20 +50,9 @@ pub fn start(machines: &Machines) -> Result<Testbed> {
 
 /// One machine, one clock: the line's stamp is the image's own.
 fn stamped(text: &str) -> Line {
-    let at = serde_json::from_str::<serde_json::Value>(text)
-        .ok()
-        .and_then(|event| event["at"].as_f64());
-    let kind = if at.is_some() {
-        Kind::Monitor
-    } else {
-        Kind::Note
-    };
-    Line {
-        from: Party::Host(Host::Source),
-        kind,
-        at: at.unwrap_or_default(),
-        text: text.to_owned(),
-    }
+    let at = serde_json::from_str::<serde_json::Value>(text).ok().and_then(|event| event["at"].as_f64());
+    let kind = if at.is_some() { Kind::Monitor } else { Kind::Note };
+    Line { from: Party::Host(Host::Source), kind, at: at.unwrap_or_default(), text: text.to_owned() }
 }
 
 #[cfg(test)]

@@ -54,9 +54,7 @@ impl FromStr for Environment {
             "kvm" => Ok(Environment::Kvm),
             "nested" => Ok(Environment::Nested),
             "bochs" => Ok(Environment::Bochs),
-            _ => Err(format!(
-                "`{text}` is no environment: auto, kvm, nested or bochs"
-            )),
+            _ => Err(format!("`{text}` is no environment: auto, kvm, nested or bochs")),
         }
     }
 }
@@ -64,11 +62,7 @@ impl FromStr for Environment {
 impl Environment {
     /// `kvm` where VMX is there for guests, else `nested`.
     pub fn auto() -> Self {
-        if kvm::offers_vmx().is_ok() {
-            Environment::Kvm
-        } else {
-            Environment::Nested
-        }
+        if kvm::offers_vmx().is_ok() { Environment::Kvm } else { Environment::Nested }
     }
 
     /// The programs that it needs.
@@ -77,15 +71,7 @@ impl Environment {
         match self {
             Environment::Kvm => &[&QEMU],
             Environment::Bochs => &[&BOCHS, &GRUB_MKRESCUE, &GRUB_PC, &XORRISO],
-            Environment::Nested => &[
-                &BOCHS,
-                &GRUB_MKRESCUE,
-                &GRUB_PC,
-                &XORRISO,
-                &QEMU,
-                &MKE2FS,
-                &OBJCOPY,
-            ],
+            Environment::Nested => &[&BOCHS, &GRUB_MKRESCUE, &GRUB_PC, &XORRISO, &QEMU, &MKE2FS, &OBJCOPY],
         }
     }
 
@@ -136,18 +122,12 @@ impl Machines<'_> {
 
     fn archive_size(&self) -> Result<u64> {
         let about = std::fs::metadata(self.guests);
-        Ok(about
-            .with_context(|| format!("cannot read {}", self.guests.display()))?
-            .len())
+        Ok(about.with_context(|| format!("cannot read {}", self.guests.display()))?.len())
     }
 
     /// The two hosts of an agent's job; `place` is where their files lie for the agent.
     fn job(&self, image: &str, guests: &str, link: Link, scratch: &str) -> Result<Job> {
-        let address = |own: &str| {
-            format!("{} ip={own}/24 mtu={}", self.options, self.mtu)
-                .trim()
-                .to_owned()
-        };
+        let address = |own: &str| format!("{} ip={own}/24 mtu={}", self.options, self.mtu).trim().to_owned();
         let source = HostJob {
             host: Host::Source,
             image: image.to_owned(),
@@ -162,12 +142,7 @@ impl Machines<'_> {
             options: format!("{} listen={PORT}", address(DESTINATION_ADDRESS)),
             ..source.clone()
         };
-        Ok(Job {
-            hosts: vec![source, destination],
-            link,
-            mtu: self.mtu,
-            scratch: scratch.to_owned(),
-        })
+        Ok(Job { hosts: vec![source, destination], link, mtu: self.mtu, scratch: scratch.to_owned() })
     }
 
     fn record(&self) -> Result<File> {

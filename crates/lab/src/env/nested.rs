@@ -20,20 +20,14 @@ const MACHINE_OVERHEAD: u64 = 288;
 /// Starts the emulated machine. What its own kernel says is in `machine.log`.
 pub fn start(machines: &Machines) -> Result<Testbed> {
     let base = machines.artifacts.base()?;
-    let job = machines.job(
-        "/job/qavisor",
-        "/job/guests.cpio",
-        Link::Tap { vhost: true },
-        "/tmp",
-    )?;
+    let job = machines.job("/job/qavisor", "/job/guests.cpio", Link::Tap { vhost: true }, "/tmp")?;
     let disk = machines.file("job.img");
     let tree = machines.file("job");
     stamp::remove(&tree)?;
     fs::create_dir_all(&tree)?;
     fs::copy(&machines.artifacts.image, tree.join("qavisor"))?;
     fs::copy(machines.guests, tree.join("guests.cpio")).context("cannot copy the guests")?;
-    fs::copy(&machines.artifacts.agent, tree.join("qavisor-agent"))
-        .context("cannot copy the agent")?;
+    fs::copy(&machines.artifacts.agent, tree.join("qavisor-agent")).context("cannot copy the agent")?;
     fs::write(tree.join("job.json"), job.to_json())?;
     make_disk(&tree, &disk)?;
     stamp::remove(&tree)?;

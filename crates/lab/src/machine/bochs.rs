@@ -52,20 +52,17 @@ pub struct Bochs {
 impl Bochs {
     /// Starts the machine.
     pub fn start(config: &Config) -> Result<Self> {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen for Bochs")?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen for Bochs")?;
         let port = listener.local_addr()?.port();
         fs::write(config.folder.join("bochsrc"), settings(config, port)?)?;
         // Debian's build has the debugger compiled in: it waits for this word.
         fs::write(config.folder.join("bochs.commands"), "c\n")?;
         let mut command = tools::command(&tools::BOCHS)?;
-        command
-            .args(["-q", "-f", "bochsrc", "-rc", "bochs.commands", "-unlock"])
-            .current_dir(config.folder);
+        command.args(["-q", "-f", "bochsrc", "-rc", "bochs.commands", "-unlock"]).current_dir(config.folder);
         let output = config.folder.join("bochs.out");
         let mut process = Process::start(&command, &output, |_| {})?;
-        let serial = accept(&listener, &mut process)
-            .with_context(|| format!("Bochs did not start: {}", tail(&output, 4)))?;
+        let serial =
+            accept(&listener, &mut process).with_context(|| format!("Bochs did not start: {}", tail(&output, 4)))?;
         Ok(Bochs { process, serial })
     }
 }
@@ -86,10 +83,7 @@ fn accept(listener: &TcpListener, process: &mut Process) -> Result<TcpStream> {
         if let Some(status) = process.ended()? {
             bail!("it ended: {status}");
         }
-        ensure!(
-            Instant::now() < deadline,
-            "it did not connect its serial port"
-        );
+        ensure!(Instant::now() < deadline, "it did not connect its serial port");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -97,14 +91,7 @@ fn accept(listener: &TcpListener, process: &mut Process) -> Result<TcpStream> {
 /// The settings file. `ips` decides how instructions become time: at 50 million, emulated time is about wall time,
 /// and the CD's BIOS calls do not time out.
 fn settings(config: &Config, port: u16) -> Result<String> {
-    let Config {
-        cdrom,
-        disks,
-        memory,
-        cpu,
-        log,
-        ..
-    } = config;
+    let Config { cdrom, disks, memory, cpu, log, .. } = config;
     ensure!(disks.len() <= 2, "the machine has two disks at most");
     let mut text = format!(
         "display_library: rfb, options=\"timeout=0\"\n\
@@ -153,10 +140,7 @@ fn whole_cylinders(disk: &Path) -> Result<u64> {
 pub fn read_lines(serial: impl Read, mut each: impl FnMut(&str)) {
     let mut reader = BufReader::new(serial);
     let mut bytes = Vec::new();
-    while reader
-        .read_until(b'\n', &mut bytes)
-        .is_ok_and(|read| read > 0)
-    {
+    while reader.read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
         each(String::from_utf8_lossy(&bytes).trim());
         bytes.clear();
     }
@@ -180,9 +164,7 @@ mod tests {
     #[test]
     fn lines_come_whole_and_without_their_ends() {
         let mut lines = Vec::new();
-        read_lines(&b"one\r\ntwo\n\xffthree"[..], |line| {
-            lines.push(line.to_owned())
-        });
+        read_lines(&b"one\r\ntwo\n\xffthree"[..], |line| lines.push(line.to_owned()));
         assert_eq!(lines, ["one", "two", "\u{fffd}three"]);
     }
 }

@@ -17,32 +17,17 @@ pub struct Process {
 
 impl Process {
     /// Starts `command` with what it prints going to `output`; `prepare` may still redirect its streams.
-    pub fn start(
-        command: &Command,
-        output: &Path,
-        prepare: impl FnOnce(&mut Command),
-    ) -> Result<Self> {
+    pub fn start(command: &Command, output: &Path, prepare: impl FnOnce(&mut Command)) -> Result<Self> {
         let mut wrapped = tools::command(&tools::SETPRIV)?;
-        wrapped
-            .args(["--pdeathsig", "KILL", "--"])
-            .arg(command.get_program())
-            .args(command.get_args());
+        wrapped.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
         if let Some(folder) = command.get_current_dir() {
             wrapped.current_dir(folder);
         }
-        let file =
-            File::create(output).with_context(|| format!("cannot write {}", output.display()))?;
-        wrapped
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file);
+        let file = File::create(output).with_context(|| format!("cannot write {}", output.display()))?;
+        wrapped.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         prepare(&mut wrapped);
         let name = command.get_program().to_string_lossy().into_owned();
-        Ok(Process {
-            child: wrapped
-                .spawn()
-                .with_context(|| format!("cannot start {name}"))?,
-        })
+        Ok(Process { child: wrapped.spawn().with_context(|| format!("cannot start {name}"))? })
     }
 
     /// The process's streams that were piped.
@@ -86,12 +71,6 @@ impl Drop for Process {
 pub fn tail(file: &Path, lines: usize) -> String {
     let bytes = std::fs::read(file).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let all: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    all.get(all.len().saturating_sub(lines)..)
-        .unwrap_or_default()
-        .join(" | ")
+    let all: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join(" | ")
 }

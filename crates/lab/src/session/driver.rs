@@ -63,11 +63,7 @@ pub struct Driver<'a> {
 
 impl<'a> Driver<'a> {
     /// Runs the experiment. Whatever goes wrong once the hosts are started is in the report.
-    pub fn run(
-        options: &'a MigrateOptions,
-        machines: &Machines,
-        watch: &'a mut dyn Watch,
-    ) -> Result<Report> {
+    pub fn run(options: &'a MigrateOptions, machines: &Machines, watch: &'a mut dyn Watch) -> Result<Report> {
         let environment = options.hosts.env;
         watch.phase("starting the hosts");
         let testbed = environment.start(machines)?;
@@ -75,10 +71,7 @@ impl<'a> Driver<'a> {
         // With one host, the log comes by a serial port of its own and is a file already.
         let logs = match testbed.wiring {
             Wiring::Direct => None,
-            Wiring::Agent => Some([
-                create(machines, "source.log")?,
-                create(machines, "destination.log")?,
-            ]),
+            Wiring::Agent => Some([create(machines, "source.log")?, create(machines, "destination.log")?]),
         };
         let mut driver = Driver {
             options,
@@ -99,14 +92,10 @@ impl<'a> Driver<'a> {
     fn experiment(&mut self) -> Result<()> {
         self.wait("starting the hosts", self.patience.start, Story::all_ready)?;
         self.phase("waiting for the guest");
-        self.wait("waiting for the guest", self.patience.guest, |story| {
-            story.heartbeats.seen[0] >= SETTLE
-        })?;
+        self.wait("waiting for the guest", self.patience.guest, |story| story.heartbeats.seen[0] >= SETTLE)?;
         if self.options.guest.workload == Workload::Reboot {
             // Now, so that the restart falls into the sample.
-            self.wait("waiting for the restart", self.patience.guest, |story| {
-                story.restarting
-            })?;
+            self.wait("waiting for the restart", self.patience.guest, |story| story.restarting)?;
         }
         let to = match self.testbed.wiring {
             Wiring::Direct => "memory".to_owned(),
@@ -121,15 +110,10 @@ impl<'a> Driver<'a> {
         self.wait("migrating", self.patience.migration, Story::migration_over)?;
         self.phase("watching the guest at the destination");
         let verify = self.options.movement.verify;
-        self.wait(
-            "watching the guest at the destination",
-            self.patience.guest,
-            |story| {
-                let failed = story.sides.iter().any(|side| side.error.is_some());
-                failed
-                    || story.heartbeats.seen[1] >= AFTERWARDS && (story.verify.is_some() || !verify)
-            },
-        )
+        self.wait("watching the guest at the destination", self.patience.guest, |story| {
+            let failed = story.sides.iter().any(|side| side.error.is_some());
+            failed || story.heartbeats.seen[1] >= AFTERWARDS && (story.verify.is_some() || !verify)
+        })
     }
 
     fn phase(&mut self, name: &str) {
@@ -137,12 +121,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Takes lines until `done`, or says why that will not come.
-    fn wait(
-        &mut self,
-        what: &str,
-        patience: Duration,
-        done: impl Fn(&Story) -> bool,
-    ) -> Result<()> {
+    fn wait(&mut self, what: &str, patience: Duration, done: impl Fn(&Story) -> bool) -> Result<()> {
         let deadline = Instant::now() + patience;
         while !done(&self.story) {
             interrupt::check()?;
@@ -153,11 +132,7 @@ impl<'a> Driver<'a> {
             }
             self.watch.look(&self.story);
             self.still_possible(what)?;
-            ensure!(
-                Instant::now() < deadline,
-                "while {what}: nothing more within {} s",
-                patience.as_secs()
-            );
+            ensure!(Instant::now() < deadline, "while {what}: nothing more within {} s", patience.as_secs());
         }
         Ok(())
     }
@@ -177,9 +152,7 @@ impl<'a> Driver<'a> {
 
     /// Puts a line where it belongs.
     fn take(&mut self, line: &Line) -> Result<()> {
-        if let (Some(logs), Party::Host(host), Kind::Log | Kind::Note) =
-            (&mut self.logs, line.from, line.kind)
-        {
+        if let (Some(logs), Party::Host(host), Kind::Log | Kind::Note) = (&mut self.logs, line.from, line.kind) {
             writeln!(logs[index(host)], "{:10.1} {}", line.at, line.text)?;
         }
         if let Some(record) = self.story.tell(line) {
@@ -191,34 +164,21 @@ impl<'a> Driver<'a> {
     /// An error with the last words of whoever knows more: the host that ended, else the machine under the hosts.
     fn explain(&self, error: &anyhow::Error) -> String {
         let words = match self.story.host_ended() {
-            Some((host, _)) if self.logs.is_some() => {
-                tail(&self.folder.join(format!("{}.log", host.name())), 3)
-            }
+            Some((host, _)) if self.logs.is_some() => tail(&self.folder.join(format!("{}.log", host.name())), 3),
             _ => self.testbed.last_words(),
         };
-        if words.is_empty() {
-            format!("{error:#}")
-        } else {
-            format!("{error:#} (last words: {words})")
-        }
+        if words.is_empty() { format!("{error:#}") } else { format!("{error:#} (last words: {words})") }
     }
 
     /// Ends the hosts and writes the report. After an error they are not asked: dropping the testbed ends them.
     fn close(mut self, error: Option<String>) -> Report {
-        let wanted = Wanted {
-            verify: self.options.movement.verify,
-            heartbeats: AFTERWARDS,
-        };
+        let wanted = Wanted { verify: self.options.movement.verify, heartbeats: AFTERWARDS };
         let result = report(self.options, &self.story, wanted, error);
         if result.error.is_none() {
             self.phase("powering off");
             let deadline = self.patience.end;
             // The run is over and its report is made: a host that does not power off by itself is ended.
-            let asked = self
-                .testbed
-                .hosts()
-                .iter()
-                .try_for_each(|host| self.testbed.send(*host, "quit"));
+            let asked = self.testbed.hosts().iter().try_for_each(|host| self.testbed.send(*host, "quit"));
             if asked.is_ok() {
                 let _ = self.wait_for_end(deadline);
             }

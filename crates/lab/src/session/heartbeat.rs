@@ -31,18 +31,9 @@ impl Beat {
         let errors = count('e')?;
         let counts = (|| {
             let (births, deaths, pages_written) = (count('b')?, count('d')?, count('w')?);
-            Some(Counts {
-                at,
-                births,
-                deaths,
-                pages_written,
-            })
+            Some(Counts { at, births, deaths, pages_written })
         })();
-        Some(Beat {
-            number,
-            errors,
-            counts,
-        })
+        Some(Beat { number, errors, counts })
     }
 }
 
@@ -138,10 +129,7 @@ mod tests {
             (650.0, Destination, "hb 4 e0"),
         ]);
         assert_eq!((run.lost, run.repeated, run.errors), (0, 0, 0));
-        assert_eq!(
-            (run.last_at_source, run.first_at_destination),
-            (Some(2), Some(3))
-        );
+        assert_eq!((run.last_at_source, run.first_at_destination), (Some(2), Some(3)));
         assert_eq!(run.longest_gap, 350.0);
         assert_eq!(run.seen, [2, 2]);
     }
@@ -165,39 +153,20 @@ mod tests {
         assert!(run.see(9100.0, Destination, "hb 2 e1"));
         assert_eq!((run.lost, run.repeated, run.errors), (0, 0, 4));
         assert_eq!(run.longest_gap, 100.0);
-        assert_eq!(
-            (run.last_at_source, run.first_at_destination),
-            (Some(20), Some(1))
-        );
+        assert_eq!((run.last_at_source, run.first_at_destination), (Some(20), Some(1)));
     }
 
     #[test]
     fn counts_are_read_where_they_are() {
-        let run = run(&[
-            (1.0, Source, "hb 9 e0"),
-            (2.0, Source, "hb 10 e0 b5 d4 w40"),
-        ]);
-        let counts = Counts {
-            at: 2.0,
-            births: 5,
-            deaths: 4,
-            pages_written: 40,
-        };
+        let run = run(&[(1.0, Source, "hb 9 e0"), (2.0, Source, "hb 10 e0 b5 d4 w40")]);
+        let counts = Counts { at: 2.0, births: 5, deaths: 4, pages_written: 40 };
         assert_eq!(run.counts, [counts]);
     }
 
     #[test]
     fn other_lines_are_no_heartbeats() {
         let mut heartbeats = Heartbeats::default();
-        for text in [
-            "",
-            "hb",
-            "hb x e0",
-            "hb 1",
-            "hb 1 x0",
-            "start calm",
-            "[ 1.0] hb 1 e0",
-        ] {
+        for text in ["", "hb", "hb x e0", "hb 1", "hb 1 x0", "start calm", "[ 1.0] hb 1 e0"] {
             assert!(!heartbeats.see(0.0, Source, text), "{text}");
         }
         assert_eq!(heartbeats.seen, [0, 0]);

@@ -52,12 +52,7 @@ fn folder(options: &MigrateOptions) -> Result<PathBuf> {
         None => crate::artifacts::target().join("lab").join(default()),
     };
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    for stale in [
-        "report.json",
-        "events.jsonl",
-        "source.log",
-        "destination.log",
-    ] {
+    for stale in ["report.json", "events.jsonl", "source.log", "destination.log"] {
         crate::artifacts::stamp::remove(&folder.join(stale))?;
     }
     Ok(fs::canonicalize(&folder)?)
@@ -70,11 +65,7 @@ fn create(machines: &Machines, name: &str) -> Result<File> {
 }
 
 /// Builds the guest that was asked for, and its archive.
-fn write_guests(
-    options: &MigrateOptions,
-    artifacts: &Artifacts,
-    archive: &std::path::Path,
-) -> Result<()> {
+fn write_guests(options: &MigrateOptions, artifacts: &Artifacts, archive: &std::path::Path) -> Result<()> {
     let guest = &options.guest;
     let command_line = command_line(guest.guest, guest.workload, &guest.append)?;
     let built = match guest.guest {
@@ -126,15 +117,9 @@ mod tests {
     #[test]
     fn each_guest_is_told_its_workload_in_its_own_words() {
         let linux = command_line(GuestKind::Linux, Workload::Unruly, "workload.range=8M").unwrap();
-        assert!(
-            linux.starts_with("console=ttyS0 ")
-                && linux.ends_with(" workload=unruly workload.range=8M")
-        );
+        assert!(linux.starts_with("console=ttyS0 ") && linux.ends_with(" workload=unruly workload.range=8M"));
         assert!(!linux.contains("  "));
-        assert_eq!(
-            command_line(GuestKind::Tiny, Workload::Idle, "").unwrap(),
-            "mode=hlt"
-        );
+        assert_eq!(command_line(GuestKind::Tiny, Workload::Idle, "").unwrap(), "mode=hlt");
         assert!(command_line(GuestKind::Tiny, Workload::Storm, "").is_err());
     }
 }

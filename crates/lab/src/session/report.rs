@@ -23,12 +23,7 @@ pub struct Wanted {
 }
 
 /// Puts the report together. `error` is what ended the run early.
-pub fn report(
-    options: &MigrateOptions,
-    story: &Story,
-    wanted: Wanted,
-    error: Option<String>,
-) -> Report {
+pub fn report(options: &MigrateOptions, story: &Story, wanted: Wanted, error: Option<String>) -> Report {
     let error = error.or_else(|| fault(story, wanted));
     let mut json = Map::new();
     let mut add = |key: &str, value: Option<Value>| {
@@ -46,10 +41,7 @@ pub fn report(
     add("verify", Some(verify(story)));
     add("overhead", story.overhead.as_ref().map(without_frame));
     add("error", error.clone().map(Value::String));
-    Report {
-        json: Value::Object(json),
-        error,
-    }
+    Report { json: Value::Object(json), error }
 }
 
 /// The first thing that is not as it should be.
@@ -57,74 +49,35 @@ fn fault(story: &Story, wanted: Wanted) -> Option<String> {
     let [source, destination] = &story.sides;
     let status = |migration: &Option<Value>| {
         let status = migration.as_ref().and_then(|value| value.get("status"));
-        status
-            .and_then(Value::as_str)
-            .unwrap_or("unknown")
-            .to_owned()
+        status.and_then(Value::as_str).unwrap_or("unknown").to_owned()
     };
     for (name, side) in [("source", source), ("destination", destination)] {
         let status = status(&side.migration);
         if status != "completed" {
-            let why = side
-                .error
-                .as_ref()
-                .map(|error| format!(": {error}"))
-                .unwrap_or_default();
+            let why = side.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
             return Some(format!("the migration is {status} at the {name}{why}"));
         }
     }
     let beats = &story.heartbeats;
     let different = number(&story.verify, "pages-different");
     let checks = [
-        (
-            beats.seen[1] < wanted.heartbeats,
-            format!(
-                "only {} heartbeats came from the destination",
-                beats.seen[1]
-            ),
-        ),
-        (
-            beats.lost > 0,
-            format!("{} heartbeats were lost", beats.lost),
-        ),
-        (
-            beats.repeated > 0,
-            format!(
-                "{} heartbeats came again: the guest ran twice",
-                beats.repeated
-            ),
-        ),
-        (
-            beats.errors > 0,
-            format!("the guest found {} errors in its memory", beats.errors),
-        ),
-        (
-            wanted.verify && different.is_none(),
-            "the pages were not compared".to_owned(),
-        ),
-        (
-            different.is_some_and(|count| count > 0),
-            format!("{} pages differ", different.unwrap_or_default()),
-        ),
+        (beats.seen[1] < wanted.heartbeats, format!("only {} heartbeats came from the destination", beats.seen[1])),
+        (beats.lost > 0, format!("{} heartbeats were lost", beats.lost)),
+        (beats.repeated > 0, format!("{} heartbeats came again: the guest ran twice", beats.repeated)),
+        (beats.errors > 0, format!("the guest found {} errors in its memory", beats.errors)),
+        (wanted.verify && different.is_none(), "the pages were not compared".to_owned()),
+        (different.is_some_and(|count| count > 0), format!("{} pages differ", different.unwrap_or_default())),
     ];
-    checks
-        .into_iter()
-        .find_map(|(wrong, sentence)| wrong.then_some(sentence))
+    checks.into_iter().find_map(|(wrong, sentence)| wrong.then_some(sentence))
 }
 
 fn number(event: &Option<Value>, key: &str) -> Option<u64> {
-    event
-        .as_ref()
-        .and_then(|event| event.get(key))
-        .and_then(Value::as_u64)
+    event.as_ref().and_then(|event| event.get(key)).and_then(Value::as_u64)
 }
 
 /// The source's account, with what only the destination knows.
 fn migration(story: &Story) -> Option<Value> {
-    let [source, destination] = story
-        .sides
-        .each_ref()
-        .map(|side| side.migration.as_ref().and_then(Value::as_object));
+    let [source, destination] = story.sides.each_ref().map(|side| side.migration.as_ref().and_then(Value::as_object));
     let mut merged = source.or(destination)?.clone();
     for (key, value) in destination.into_iter().flatten() {
         merged.entry(key.clone()).or_insert_with(|| value.clone());
@@ -140,19 +93,15 @@ fn verify(story: &Story) -> Value {
             verify.insert(key.to_owned(), count.into());
         }
     }
-    for (key, beat) in [
-        ("heartbeat-last-source", beats.last_at_source),
-        ("heartbeat-first-destination", beats.first_at_destination),
-    ] {
+    for (key, beat) in
+        [("heartbeat-last-source", beats.last_at_source), ("heartbeat-first-destination", beats.first_at_destination)]
+    {
         if let Some(beat) = beat {
             verify.insert(key.to_owned(), beat.into());
         }
     }
     verify.insert("heartbeats-lost".to_owned(), beats.lost.into());
-    verify.insert(
-        "heartbeat-gap".to_owned(),
-        json!(rounded(beats.longest_gap)),
-    );
+    verify.insert("heartbeat-gap".to_owned(), json!(rounded(beats.longest_gap)));
     verify.insert("guest-errors".to_owned(), beats.errors.into());
     Value::Object(verify)
 }
@@ -183,19 +132,13 @@ mod tests {
         options: MigrateOptions,
     }
 
-    const WANTED: Wanted = Wanted {
-        verify: true,
-        heartbeats: 2,
-    };
+    const WANTED: Wanted = Wanted { verify: true, heartbeats: 2 };
 
     /// A run in which everything went well, with `change` in place of the events of the same kind and side.
     fn run(change: &[Value]) -> Report {
         let migration = |side: &str, more: Value| {
             let mut migration = json!({"status": "completed", "path": "pre-copy"});
-            migration
-                .as_object_mut()
-                .unwrap()
-                .append(&mut more.as_object().unwrap().clone());
+            migration.as_object_mut().unwrap().append(&mut more.as_object().unwrap().clone());
             json!({"event": "migration", "vm": "linux", "side": side, "migration": migration})
         };
         let console = |text: &str| json!({"event": "console", "vm": "linux", "text": text});
@@ -206,17 +149,13 @@ mod tests {
             json!({"event": "handover", "vm": "linux", "side": "destination"}),
             console("hb 2 e0"),
             migration("source", json!({"downtime": 12.0})),
-            migration(
-                "destination",
-                json!({"downtime": 99.0, "postcopy-requests": 3}),
-            ),
+            migration("destination", json!({"downtime": 99.0, "postcopy-requests": 3})),
             json!({"event": "overhead", "vm": "linux", "at": 1.0, "exits": {"hlt": 3}}),
             json!({"event": "verify", "vm": "linux", "pages-compared": 10, "pages-different": 0}),
             console("hb 3 e0"),
         ];
         for new in change {
-            let same =
-                |old: &&mut Value| old["event"] == new["event"] && old["side"] == new["side"];
+            let same = |old: &&mut Value| old["event"] == new["event"] && old["side"] == new["side"];
             match events.iter_mut().rev().find(same) {
                 Some(old) => *old = new.clone(),
                 None => events.push(new.clone()),
@@ -226,12 +165,7 @@ mod tests {
         for (step, event) in events.iter().enumerate() {
             let at = 100.0 * step as f64;
             let from = Party::Host(Host::Source);
-            story.tell(&Line {
-                from,
-                kind: Kind::Monitor,
-                at,
-                text: event.to_string(),
-            });
+            story.tell(&Line { from, kind: Kind::Monitor, at, text: event.to_string() });
         }
         let options = Words::parse_from(["lab", "--env", "bochs", "--verify"]).options;
         report(&options, &story, WANTED, None)
@@ -267,10 +201,7 @@ mod tests {
             (console("hb 2 e0"), "1 heartbeats came again"),
             (console("hb 3 e4"), "4 errors"),
             (console("no beat"), "only 1 heartbeats"),
-            (
-                json!({"event": "verify", "vm": "linux", "pages-compared": 9, "pages-different": 2}),
-                "2 pages differ",
-            ),
+            (json!({"event": "verify", "vm": "linux", "pages-compared": 9, "pages-different": 2}), "2 pages differ"),
             (json!({"event": "verify", "vm": "other"}), "not compared"),
             (failed, "the migration is failed at the source: no route"),
         ] {

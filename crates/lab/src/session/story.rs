@@ -120,26 +120,14 @@ impl Story {
     }
 
     fn event(&mut self, host: Host, at: f64, event: &Map<String, Value>) {
-        let text = |key: &str| {
-            event
-                .get(key)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
+        let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let object = |key: &str| event.get(key).cloned();
         let mine = event.get("vm").is_none_or(|vm| *vm == *self.vm);
         let side = self.side_of(host, event);
-        match event
-            .get("event")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-        {
+        match event.get("event").and_then(Value::as_str).unwrap_or_default() {
             "ready" => self.sides[index(host)].ready = true,
             "bye" => {
-                self.sides[index(host)]
-                    .ended
-                    .get_or_insert_with(|| "bye".to_owned());
+                self.sides[index(host)].ended.get_or_insert_with(|| "bye".to_owned());
             }
             "error" => self.refused = Some(text("message")),
             _ if !mine => {}
@@ -153,22 +141,15 @@ impl Story {
             "stopped" => self.stopped = Some(text("reason")),
             "sample" => self.sample = object("sample"),
             "decision" => self.decision = object("decision"),
-            "progress" if side == Host::Source => {
-                self.progress = Some(Value::Object(event.clone()))
-            }
+            "progress" if side == Host::Source => self.progress = Some(Value::Object(event.clone())),
             "handover" => self.sides[index(side)].handover = Some(at),
             "migration" => {
                 let side = &mut self.sides[index(side)];
                 side.migration = object("migration");
-                side.error = event
-                    .get("error")
-                    .and_then(Value::as_str)
-                    .map(str::to_owned);
+                side.error = event.get("error").and_then(Value::as_str).map(str::to_owned);
             }
             "verify" => self.verify = Some(Value::Object(event.clone())),
-            "overhead" if host == Host::Source => {
-                self.overhead = Some(Value::Object(event.clone()))
-            }
+            "overhead" if host == Host::Source => self.overhead = Some(Value::Object(event.clone())),
             _ => {}
         }
     }
@@ -185,11 +166,7 @@ impl Story {
 
     /// The hosts that are there.
     fn hosts(&self) -> &[Side] {
-        if self.one_host {
-            &self.sides[..1]
-        } else {
-            &self.sides
-        }
+        if self.one_host { &self.sides[..1] } else { &self.sides }
     }
 
     /// All hosts are up.
@@ -199,11 +176,8 @@ impl Story {
 
     /// A host has ended.
     pub fn host_ended(&self) -> Option<(Host, &str)> {
-        let all = [Host::Source, Host::Destination]
-            .into_iter()
-            .zip(&self.sides);
-        all.filter_map(|(host, side)| Some((host, side.ended.as_deref()?)))
-            .next()
+        let all = [Host::Source, Host::Destination].into_iter().zip(&self.sides);
+        all.filter_map(|(host, side)| Some((host, side.ended.as_deref()?))).next()
     }
 
     /// All hosts have ended.
@@ -215,10 +189,7 @@ impl Story {
     pub fn migration_over(&self) -> bool {
         let status = |side: &Side| {
             let migration = side.migration.as_ref()?;
-            migration
-                .get("status")
-                .and_then(Value::as_str)
-                .map(|status| status == "completed")
+            migration.get("status").and_then(Value::as_str).map(|status| status == "completed")
         };
         match (status(&self.sides[0]), status(&self.sides[1])) {
             (Some(false), _) => true,
@@ -236,12 +207,7 @@ mod tests {
 
     fn line(host: Host, at: f64, event: &Value) -> Line {
         let text = event.to_string();
-        Line {
-            from: Party::Host(host),
-            kind: Kind::Monitor,
-            at,
-            text,
-        }
+        Line { from: Party::Host(host), kind: Kind::Monitor, at, text }
     }
 
     fn told(wiring: &Wiring, events: &[(Host, f64, Value)]) -> Story {
@@ -263,11 +229,7 @@ mod tests {
         let handover = json!({"event": "handover", "vm": "linux", "side": "destination"});
         let story = told(
             &Wiring::Direct,
-            &[
-                (Source, 1.0, console("hb 1 e0")),
-                (Source, 2.0, handover),
-                (Source, 3.0, console("hb 2 e0")),
-            ],
+            &[(Source, 1.0, console("hb 1 e0")), (Source, 2.0, handover), (Source, 3.0, console("hb 2 e0"))],
         );
         assert_eq!(story.heartbeats.last_at_source, Some(1));
         assert_eq!(story.heartbeats.first_at_destination, Some(2));
@@ -291,10 +253,7 @@ mod tests {
         let failed = told(&Wiring::Direct, &[(Source, 1.0, ended("source", "failed"))]);
         assert!(failed.migration_over());
         assert_eq!(failed.sides[0].error.as_deref(), Some("why"));
-        let mut story = told(
-            &Wiring::Direct,
-            &[(Source, 1.0, ended("source", "completed"))],
-        );
+        let mut story = told(&Wiring::Direct, &[(Source, 1.0, ended("source", "completed"))]);
         assert!(!story.migration_over());
         story.tell(&line(Source, 2.0, &ended("destination", "completed")));
         assert!(story.migration_over());
@@ -302,22 +261,13 @@ mod tests {
 
     #[test]
     fn a_restart_that_the_hypervisor_sees_begins_the_heartbeat_anew() {
-        let restart =
-            json!({"event": "restart", "vm": "linux", "cause": "port 0xCF9", "id": "1.2.0.0"});
-        let mut story = told(
-            &Wiring::Direct,
-            &[
-                (Source, 1.0, console("hb 20 e0")),
-                (Source, 2.0, console("restarting")),
-            ],
-        );
+        let restart = json!({"event": "restart", "vm": "linux", "cause": "port 0xCF9", "id": "1.2.0.0"});
+        let mut story =
+            told(&Wiring::Direct, &[(Source, 1.0, console("hb 20 e0")), (Source, 2.0, console("restarting"))]);
         assert!(story.restarting);
         story.tell(&line(Source, 3.0, &restart));
         story.tell(&line(Source, 9.0, &console("hb 1 e0")));
-        assert_eq!(
-            (story.restarting, story.restarts, story.heartbeats.repeated),
-            (false, 1, 0)
-        );
+        assert_eq!((story.restarting, story.restarts, story.heartbeats.repeated), (false, 1, 0));
     }
 
     #[test]

@@ -56,18 +56,8 @@ mod tests {
         let report = json!({"environment": "bochs", "guest": "tiny", "workload": "calm",
             "migration": {"status": "completed", "rounds": [{}, {}]}, "verify": {"heartbeats-lost": 0}});
         let table = table(&report);
-        let rows: Vec<Vec<&str>> = table
-            .lines()
-            .map(|line| line.split_whitespace().collect())
-            .collect();
+        let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(rows[0], ["bochs", "|", "tiny", "|", "calm"]);
-        assert_eq!(
-            rows[1..],
-            [
-                vec!["status", "completed"],
-                vec!["rounds", "2"],
-                vec!["heartbeats-lost", "0"]
-            ]
-        );
+        assert_eq!(rows[1..], [vec!["status", "completed"], vec!["rounds", "2"], vec!["heartbeats-lost", "0"]]);
     }
 }

@@ -48,12 +48,7 @@ impl Person {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        Person {
-            started: Instant::now(),
-            bar,
-            phase: String::new(),
-            decided: false,
-        }
+        Person { started: Instant::now(), bar, phase: String::new(), decided: false }
     }
 
     fn say(&self, text: &str) {
@@ -102,11 +97,7 @@ fn decided(decision: &Value) -> String {
         None => String::new(),
     };
     let by = text("chosen-by");
-    format!(
-        "{} because of \"{}\" (by {by}{values})",
-        text("path"),
-        text("condition")
-    )
+    format!("{} because of \"{}\" (by {by}{values})", text("path"), text("condition"))
 }
 
 /// The moment in a line: the identifier, the heartbeat, the stream.
