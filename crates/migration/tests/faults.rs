@@ -15,22 +15,8 @@ fn link() -> Link {
 }
 
 fn world(path: Path) -> World {
-    let config = Config {
-        downtime_limit: 300,
-        peek_interval: 1000,
-        measure_interval: 1000,
-        ..Config::default()
-    };
-    let mut world = World::new(
-        offer(path, PAGES),
-        config,
-        Program {
-            seed: 11,
-            range: PAGES,
-            clears: 20,
-        },
-        link(),
-    );
+    let config = Config { downtime_limit: 300, peek_interval: 1000, measure_interval: 1000, ..Config::default() };
+    let mut world = World::new(offer(path, PAGES), config, Program { seed: 11, range: PAGES, clears: 20 }, link());
     world.tick = 50;
     world.pace = 20;
     world
@@ -59,36 +45,17 @@ fn assert_survives(mut world: World, what: &str) {
         world.destination.reconnected().unwrap();
         world.finish();
     }
-    assert_eq!(
-        (world.source.status(), world.destination.status()),
-        (Status::Completed, Status::Completed),
-        "{what}"
-    );
-    assert!(
-        world.destination_vm.running && world.destination_vm.runs == 1,
-        "{what}"
-    );
+    assert_eq!((world.source.status(), world.destination.status()), (Status::Completed, Status::Completed), "{what}");
+    assert!(world.destination_vm.running && world.destination_vm.runs == 1, "{what}");
     world.destination_vm.assert_like_its_twin(None);
-    assert_eq!(
-        world.destination.report(world.now).unwrap().pages.twice,
-        0,
-        "{what}"
-    );
+    assert_eq!(world.destination.report(world.now).unwrap().pages.twice, 0, "{what}");
 }
 
 /// A second attempt with the same VM, to the same place.
 fn retry(world: &mut World) {
     let path = world.source.offer().path;
     world.relink(link());
-    world.source = Source::new(
-        Config::default(),
-        Offer {
-            session: 43,
-            ..offer(path, PAGES)
-        },
-        world.now,
-    )
-    .unwrap();
+    world.source = Source::new(Config::default(), Offer { session: 43, ..offer(path, PAGES) }, world.now).unwrap();
     if world.destination.reconnected().is_err() {
         world.destination = Destination::new(world.now);
     }
@@ -114,16 +81,9 @@ fn a_link_cut_at_any_message_or_inside_it_loses_nothing() {
         let (there, back) = whole.arrived;
         let mut cuts: Vec<u64> = (1..there).step_by(1499).collect();
         for end in boundaries(whole.tape.as_deref().unwrap()) {
-            cuts.extend(
-                [end - 1, end, end + 1]
-                    .iter()
-                    .filter(|at| (1..=there).contains(*at)),
-            );
+            cuts.extend([end - 1, end, end + 1].iter().filter(|at| (1..=there).contains(*at)));
         }
-        let cuts = cuts
-            .into_iter()
-            .map(Cut::ToDestination)
-            .chain((1..=back).map(Cut::ToSource));
+        let cuts = cuts.into_iter().map(Cut::ToDestination).chain((1..=back).map(Cut::ToSource));
         for cut in cuts {
             let mut world = world(path);
             world.cut = Some(cut);
@@ -189,11 +149,7 @@ fn cancel_before_the_hand_over_leaves_the_guest_where_it_is_and_after_it_is_refu
             world.pass(20_000);
             assert_eq!(world.source.status(), Status::Cancelled);
             world.assert_stayed();
-            assert!(
-                matches!(world.destination.status(), Status::Failed),
-                "{:?}",
-                world.destination.status()
-            );
+            assert!(matches!(world.destination.status(), Status::Failed), "{:?}", world.destination.status());
             world.destination = Destination::new(world.now);
             retry(&mut world);
             world.finish();
@@ -208,12 +164,7 @@ fn a_destination_that_refuses_says_why() {
     world.destination_vm.refuses_to_prepare = Some("96 KiB wanted, 12 KiB free".into());
     world.finish();
     let reason = "96 KiB wanted, 12 KiB free".to_string();
-    assert_eq!(
-        world.source.error(),
-        Some(&Error::Refused(format!(
-            "the destination refused: {reason}"
-        )))
-    );
+    assert_eq!(world.source.error(), Some(&Error::Refused(format!("the destination refused: {reason}"))));
     world.assert_stayed();
 }
 
@@ -253,17 +204,12 @@ fn a_page_that_was_altered_on_its_way_is_found() {
         whole.finish();
         let mut ends = boundaries(whole.tape.as_deref().unwrap()).into_iter();
         let mut before = 0;
-        let page_end = ends
-            .find(|end| *end - std::mem::replace(&mut before, *end) == PAGE_RECORD as u64)
-            .unwrap();
+        let page_end = ends.find(|end| *end - std::mem::replace(&mut before, *end) == PAGE_RECORD as u64).unwrap();
         let mut world = world(path);
         world.guest_stops_at = Some(0);
         world.flip = Some(page_end - 1);
         world.finish();
-        for report in [
-            world.source.report(world.now),
-            world.destination.report(world.now).unwrap(),
-        ] {
+        for report in [world.source.report(world.now), world.destination.report(world.now).unwrap()] {
             assert_eq!(report.verify.unwrap().pages_different, 1, "{path:?}");
         }
     }
@@ -292,11 +238,7 @@ fn a_commit_that_was_garbled_on_its_way_is_not_the_end_of_the_guest() {
         world.flip = Some(commit_at(whole.tape.as_deref().unwrap()));
         world.finish();
         let paused = (Status::PostcopyPaused, Status::PostcopyPaused);
-        assert_eq!(
-            (world.source.status(), world.destination.status()),
-            paused,
-            "{path:?}"
-        );
+        assert_eq!((world.source.status(), world.destination.status()), paused, "{path:?}");
         assert!(!world.source_vm.running && !world.destination_vm.running);
         world.guest_stops_at = None;
         world.relink(link());
@@ -349,9 +291,7 @@ fn a_stranger_cannot_take_the_place_of_a_paused_post_copy() {
     let pace = std::mem::take(&mut world.pace);
     world.finish();
     world.pace = pace;
-    assert!(
-        matches!(world.source.error(), Some(Error::Aborted(why)) if why.contains("waits for its source"))
-    );
+    assert!(matches!(world.source.error(), Some(Error::Aborted(why)) if why.contains("waits for its source")));
     assert_eq!(world.destination.status(), Status::PostcopyPaused);
     world.source_vm.running = false;
     world.destination_vm.running = true;
@@ -364,7 +304,6 @@ fn a_stranger_cannot_take_the_place_of_a_paused_post_copy() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
     fn whatever_the_guest_the_link_and_the_cuts_nothing_is_lost(
         path in prop::sample::select(&PATHS[..]),

@@ -10,21 +10,12 @@ use proptest::prelude::*;
 const PAGES: u64 = 16;
 
 fn program() -> Program {
-    Program {
-        seed: 3,
-        range: PAGES,
-        clears: 0,
-    }
+    Program { seed: 3, range: PAGES, clears: 0 }
 }
 
 /// What a whole migration sends to the destination.
 fn stream(path: Path) -> Vec<u8> {
-    let mut world = World::new(
-        offer(path, PAGES),
-        Config::default(),
-        program(),
-        Link::new(0, 0),
-    );
+    let mut world = World::new(offer(path, PAGES), Config::default(), program(), Link::new(0, 0));
     world.tape = Some(Vec::new());
     world.pace = 0;
     world.finish();
@@ -59,13 +50,7 @@ fn a_peer_of_another_version_is_told_so() {
     let mut bytes = message(&Message::Hello(offer(Path::PreCopy, PAGES)));
     bytes[16] = 77;
     let (mut destination, _, result) = feed(&bytes, &[]);
-    assert_eq!(
-        result,
-        Err(Error::Version {
-            theirs: 77,
-            ours: wire::VERSION
-        })
-    );
+    assert_eq!(result, Err(Error::Version { theirs: 77, ours: wire::VERSION }));
     assert_eq!(destination.status(), Status::Failed);
 
     // What the destination says to it reaches the user of the source.
@@ -75,9 +60,7 @@ fn a_peer_of_another_version_is_told_so() {
     destination.transmit(usize::MAX, &mut destination_says);
     let mut source = Source::new(Config::default(), offer(Path::PreCopy, PAGES), 0).unwrap();
     let mut vm = SimVm::new(PAGES, program());
-    source
-        .transmit(0, &mut vm, MIN_ROOM, &mut Vec::new())
-        .unwrap();
+    source.transmit(0, &mut vm, MIN_ROOM, &mut Vec::new()).unwrap();
     let error = source.receive(&destination_says, 0, &mut vm).unwrap_err();
     assert!(error.to_string().contains("speaks version 77"), "{error}");
     assert!(vm.running);
@@ -97,43 +80,25 @@ fn claims_of_great_length_are_refused_before_anything_is_kept() {
     for kind in [1u8, 6, 8] {
         let header = [kind, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f];
         let mut input = &header[..];
-        assert_eq!(
-            Decoder::default().next(&mut input),
-            Err(Error::TooLong {
-                kind,
-                length: 0x7fff_ffff
-            })
-        );
+        assert_eq!(Decoder::default().next(&mut input), Err(Error::TooLong { kind, length: 0x7fff_ffff }));
     }
     let mut bytes = message(&Message::Hello(offer(Path::PostCopy, PAGES)));
     let total = MAX_STATE as u32 + 1;
-    bytes.extend(message(&Message::State {
-        total,
-        offset: 0,
-        bytes: &[1; 8],
-    }));
+    bytes.extend(message(&Message::State { total, offset: 0, bytes: &[1; 8] }));
     assert_eq!(feed(&bytes, &[]).2, Err(Error::BadState));
 }
 
 #[test]
 fn a_page_outside_the_vm_is_an_error() {
-    for (gfn, zero, wrong) in [
-        (PAGES - 1, 1, false),
-        (PAGES - 1, 2, true),
-        (PAGES, 1, true),
-        (0xff_ffff_ffff, 1, true),
-    ] {
+    for (gfn, zero, wrong) in [(PAGES - 1, 1, false), (PAGES - 1, 2, true), (PAGES, 1, true), (0xff_ffff_ffff, 1, true)]
+    {
         let mut bytes = message(&Message::Hello(offer(Path::PostCopy, PAGES)));
         let mut batch = wire::Batch::open(&mut bytes);
         for page in 0..zero {
             batch.zero(&mut bytes, gfn + page);
         }
         batch.close(&mut bytes);
-        let expected = if wrong {
-            Err(Error::PageOutside(gfn))
-        } else {
-            Ok(())
-        };
+        let expected = if wrong { Err(Error::PageOutside(gfn)) } else { Ok(()) };
         assert_eq!(feed(&bytes, &[]).2, expected);
     }
 }
@@ -159,9 +124,7 @@ fn a_hand_over_without_all_pages_is_refused() {
         let start = whole.len() - rest.len();
         match decoder.next(&mut rest).unwrap() {
             None => break,
-            Some(Item::Message(_)) => {
-                kept.extend_from_slice(&whole[start..whole.len() - rest.len()])
-            }
+            Some(Item::Message(_)) => kept.extend_from_slice(&whole[start..whole.len() - rest.len()]),
             Some(Item::Batch | Item::Page(_)) => {}
         }
     }
@@ -172,10 +135,7 @@ fn a_hand_over_without_all_pages_is_refused() {
 
 #[test]
 fn a_commit_that_was_not_asked_for_runs_nothing() {
-    for prefix in [
-        Vec::new(),
-        message(&Message::Hello(offer(Path::PostCopy, PAGES))),
-    ] {
+    for prefix in [Vec::new(), message(&Message::Hello(offer(Path::PostCopy, PAGES)))] {
         let mut bytes = prefix;
         bytes.extend(message(&Message::Commit));
         let (_, vm, result) = feed(&bytes, &[]);
@@ -187,11 +147,7 @@ fn a_commit_that_was_not_asked_for_runs_nothing() {
 #[test]
 fn a_page_that_comes_again_after_the_hand_over_does_not_undo_what_the_guest_wrote() {
     let mut bytes = message(&Message::Hello(offer(Path::PostCopy, PAGES)));
-    bytes.extend(message(&Message::State {
-        total: 8,
-        offset: 0,
-        bytes: &[0; 8],
-    }));
+    bytes.extend(message(&Message::State { total: 8, offset: 0, bytes: &[0; 8] }));
     bytes.extend(message(&Message::Commit));
     let page = |bytes: &mut Vec<u8>| {
         let mut batch = wire::Batch::open(bytes);
@@ -233,21 +189,14 @@ fn request(gfn: u64) -> Vec<u8> {
 
 #[test]
 fn a_destination_cannot_acknowledge_what_was_not_sent() {
-    let (result, source, vm) = answer(&[
-        message(&Message::Accept),
-        message(&Message::Acknowledge { bytes: 1 << 40 }),
-    ]);
+    let (result, source, vm) = answer(&[message(&Message::Accept), message(&Message::Acknowledge { bytes: 1 << 40 })]);
     assert_eq!(result, Err(Error::AcknowledgedTooMuch));
     assert!(vm.running && source.status() == Status::Failed);
 }
 
 #[test]
 fn a_request_for_a_page_that_is_not_there_does_not_bring_the_guest_back() {
-    let honest = [
-        message(&Message::Accept),
-        message(&Message::Ready),
-        request(MANY - 1),
-    ];
+    let honest = [message(&Message::Accept), message(&Message::Ready), request(MANY - 1)];
     assert_eq!(answer(&honest).0, Ok(()));
     let (result, source, vm) = answer(&[&honest[..], &[request(MANY)]].concat());
     assert_eq!(result, Err(Error::PageOutside(MANY)));
@@ -256,15 +205,8 @@ fn a_request_for_a_page_that_is_not_there_does_not_bring_the_guest_back() {
 
 #[test]
 fn nothing_is_complete_before_every_page_was_sent() {
-    let complete = message(&Message::Complete {
-        requests: 0,
-        latency: None,
-    });
-    let (result, source, _) = answer(&[
-        message(&Message::Accept),
-        message(&Message::Ready),
-        complete.clone(),
-    ]);
+    let complete = message(&Message::Complete { requests: 0, latency: None });
+    let (result, source, _) = answer(&[message(&Message::Accept), message(&Message::Ready), complete.clone()]);
     assert!(matches!(result, Err(Error::Unexpected(_))));
     assert_eq!(source.status(), Status::PostcopyPaused);
     let (result, source, vm) = answer(&[message(&Message::Accept), complete]);
@@ -273,7 +215,6 @@ fn nothing_is_complete_before_every_page_was_sent() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn a_stream_may_be_cut_anywhere(path in prop::sample::select(&PATHS[..]), pieces in prop::collection::vec(1usize..9000, 0..60)) {

@@ -6,11 +6,7 @@ use common::{PATHS, Program, World, offer};
 use migration::{Config, Link, Path, Status};
 
 fn calm() -> Program {
-    Program {
-        seed: 1,
-        range: 40,
-        clears: 50,
-    }
+    Program { seed: 1, range: 40, clears: 50 }
 }
 
 fn world(path: Path, pages: u64, program: Program, link: Link) -> World {
@@ -20,21 +16,13 @@ fn world(path: Path, pages: u64, program: Program, link: Link) -> World {
 #[test]
 fn every_path_moves_a_guest_that_works_on() {
     for path in PATHS {
-        for (bandwidth, latency) in [
-            (0, 0),
-            (10_000_000, 500),
-            (100_000_000, 20),
-            (2_000_000, 5_000),
-        ] {
+        for (bandwidth, latency) in [(0, 0), (10_000_000, 500), (100_000_000, 20), (2_000_000, 5_000)] {
             let mut world = world(path, 300, calm(), Link::new(bandwidth, latency));
             world.pass(1000);
             world.finish();
             world.pass(5000);
             world.assert_moved();
-            assert!(
-                world.destination_vm.step > world.source_vm.step,
-                "{path:?}: the guest works on"
-            );
+            assert!(world.destination_vm.step > world.source_vm.step, "{path:?}: the guest works on");
         }
     }
 }
@@ -42,34 +30,20 @@ fn every_path_moves_a_guest_that_works_on() {
 #[test]
 fn a_page_that_a_device_writes_while_it_is_saved_goes_too() {
     // The guest itself leaves that page alone, so that nothing else brings it over again.
-    let program = Program {
-        seed: 1,
-        range: 2,
-        clears: 0,
-    };
+    let program = Program { seed: 1, range: 2, clears: 0 };
     for path in PATHS {
         let mut world = world(path, 64, program.clone(), Link::new(50_000_000, 50));
         world.source_vm.saving_writes = Some(3);
         world.finish();
         assert_eq!(world.source.status(), Status::Completed);
-        world
-            .destination_vm
-            .assert_like_its_twin(Some((3, world.source_vm.step)));
+        world.destination_vm.assert_like_its_twin(Some((3, world.source_vm.step)));
     }
 }
 
 #[test]
 fn stop_and_copy_sends_each_page_once_and_zeroes_as_runs() {
-    let mut world = world(
-        Path::StopAndCopy,
-        1000,
-        Program {
-            seed: 3,
-            range: 10,
-            clears: 0,
-        },
-        Link::new(50_000_000, 50),
-    );
+    let mut world =
+        world(Path::StopAndCopy, 1000, Program { seed: 3, range: 10, clears: 0 }, Link::new(50_000_000, 50));
     for page in &mut world.source_vm.memory[100..900] {
         page.fill(0);
     }
@@ -78,99 +52,44 @@ fn stop_and_copy_sends_each_page_once_and_zeroes_as_runs() {
     let report = world.source.report(world.now);
     assert_eq!((report.pages.normal, report.pages.duplicate), (100, 900));
     // 100 pages, 101 runs of zeroes, 8 bytes a hash, the state, and less than a hundredth of headers.
-    assert!(
-        report.bytes < 100 * 4104 + 101 * 8 + 8000 + 40_008 + 4000,
-        "{} bytes",
-        report.bytes
-    );
+    assert!(report.bytes < 100 * 4104 + 101 * 8 + 8000 + 40_008 + 4000, "{} bytes", report.bytes);
     assert_eq!(world.destination_vm.memory, world.source_vm.memory);
     assert!(report.downtime.unwrap() <= report.total_time);
 }
 
 #[test]
 fn pre_copy_keeps_the_downtime_below_the_limit_where_the_guest_lets_it() {
-    let mut world = world(
-        Path::PreCopy,
-        4000,
-        Program {
-            seed: 5,
-            range: 20,
-            clears: 0,
-        },
-        Link::new(10_000_000, 200),
-    );
-    world.source = migration::Source::new(
-        Config {
-            downtime_limit: 50_000,
-            ..Config::default()
-        },
-        offer(Path::PreCopy, 4000),
-        0,
-    )
-    .unwrap();
+    let mut world = world(Path::PreCopy, 4000, Program { seed: 5, range: 20, clears: 0 }, Link::new(10_000_000, 200));
+    world.source =
+        migration::Source::new(Config { downtime_limit: 50_000, ..Config::default() }, offer(Path::PreCopy, 4000), 0)
+            .unwrap();
     world.finish();
     world.assert_moved();
     let report = world.source.report(world.now);
     let (downtime, expected) = (report.downtime.unwrap(), report.expected_downtime.unwrap());
-    assert!(
-        expected <= 50_000 && downtime <= 70_000,
-        "expected {expected} us, was {downtime} us"
-    );
+    assert!(expected <= 50_000 && downtime <= 70_000, "expected {expected} us, was {downtime} us");
     assert!(report.rounds.len() >= 2 || report.rounds[0].dirtied <= 20);
     assert!(world.longest_silence <= 75_000, "{}", world.longest_silence);
 }
 
 #[test]
 fn pre_copy_of_an_unruly_guest_ends_because_it_does_not_get_on() {
-    let mut world = world(
-        Path::PreCopy,
-        2000,
-        Program {
-            seed: 7,
-            range: 1500,
-            clears: 0,
-        },
-        Link::new(5_000_000, 200),
-    );
-    world.source = migration::Source::new(
-        Config {
-            downtime_limit: 1_000,
-            ..Config::default()
-        },
-        offer(Path::PreCopy, 2000),
-        0,
-    )
-    .unwrap();
+    let mut world = world(Path::PreCopy, 2000, Program { seed: 7, range: 1500, clears: 0 }, Link::new(5_000_000, 200));
+    world.source =
+        migration::Source::new(Config { downtime_limit: 1_000, ..Config::default() }, offer(Path::PreCopy, 2000), 0)
+            .unwrap();
     world.pace = 20_000;
     world.finish();
     world.assert_moved();
     let report = world.source.report(world.now);
-    assert!(
-        (report.rounds.len() as u32) < Config::default().round_limit,
-        "{:?}",
-        report.rounds
-    );
+    assert!((report.rounds.len() as u32) < Config::default().round_limit, "{:?}", report.rounds);
     assert!(report.pages.skipped > 0);
 }
 
 #[test]
 fn pre_copy_stops_at_the_round_limit() {
-    let mut world = world(
-        Path::PreCopy,
-        400,
-        Program {
-            seed: 7,
-            range: 300,
-            clears: 0,
-        },
-        Link::new(5_000_000, 200),
-    );
-    let config = Config {
-        downtime_limit: 0,
-        stalled_rounds: 0,
-        round_limit: 4,
-        ..Config::default()
-    };
+    let mut world = world(Path::PreCopy, 400, Program { seed: 7, range: 300, clears: 0 }, Link::new(5_000_000, 200));
+    let config = Config { downtime_limit: 0, stalled_rounds: 0, round_limit: 4, ..Config::default() };
     world.source = migration::Source::new(config, offer(Path::PreCopy, 400), 0).unwrap();
     world.finish();
     world.assert_moved();
@@ -179,16 +98,8 @@ fn pre_copy_stops_at_the_round_limit() {
 
 #[test]
 fn post_copy_runs_the_guest_before_its_pages_are_there_and_sends_each_once() {
-    let mut world = world(
-        Path::PostCopy,
-        3000,
-        Program {
-            seed: 9,
-            range: 2000,
-            clears: 9,
-        },
-        Link::new(10_000_000, 200),
-    );
+    let mut world =
+        world(Path::PostCopy, 3000, Program { seed: 9, range: 2000, clears: 9 }, Link::new(10_000_000, 200));
     world.finish();
     world.assert_moved();
     let report = world.source.report(world.now);
@@ -196,31 +107,16 @@ fn post_copy_runs_the_guest_before_its_pages_are_there_and_sends_each_once() {
     assert!(report.downtime.unwrap() < 10_000, "{report:?}");
     assert!(report.postcopy_requests > 0);
     let latency = report.fault_latency.unwrap();
-    assert_eq!(
-        Some(latency),
-        world.destination.report(world.now).unwrap().fault_latency
-    );
+    assert_eq!(Some(latency), world.destination.report(world.now).unwrap().fault_latency);
     // Behind the window and an acknowledgement: 64 KiB at 10 MB/s are 6.6 ms.
     assert!(latency.max < 12_000, "{latency:?}");
 }
 
 #[test]
 fn demand_sends_only_what_is_touched() {
-    let mut world = world(
-        Path::Demand,
-        1000,
-        Program {
-            seed: 9,
-            range: 100,
-            clears: 0,
-        },
-        Link::new(10_000_000, 200),
-    );
+    let mut world = world(Path::Demand, 1000, Program { seed: 9, range: 100, clears: 0 }, Link::new(10_000_000, 200));
     world.pass(400_000);
-    assert_eq!(
-        (world.source.status(), world.destination.status()),
-        (Status::PostcopyActive, Status::PostcopyActive)
-    );
+    assert_eq!((world.source.status(), world.destination.status()), (Status::PostcopyActive, Status::PostcopyActive));
     let report = world.source.report(world.now);
     assert_eq!(report.postcopy_requests, 100);
     assert_eq!(report.pages.normal + report.pages.duplicate, 100);
@@ -230,16 +126,7 @@ fn demand_sends_only_what_is_touched() {
 #[test]
 fn hybrid_asks_for_less_than_post_copy() {
     let requests = |path| {
-        let mut world = world(
-            path,
-            3000,
-            Program {
-                seed: 9,
-                range: 3000,
-                clears: 0,
-            },
-            Link::new(10_000_000, 200),
-        );
+        let mut world = world(path, 3000, Program { seed: 9, range: 3000, clears: 0 }, Link::new(10_000_000, 200));
         world.pace = 1;
         world.finish();
         world.assert_moved();
@@ -276,22 +163,9 @@ fn a_report_has_the_words_of_the_contract_and_its_times_in_milliseconds() {
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["path"], "pre-copy");
     assert_eq!(json["status"], "completed");
-    assert_eq!(
-        json["total-time"].as_f64(),
-        Some(report.total_time as f64 / 1000.0)
-    );
-    assert_eq!(
-        json["downtime"].as_f64(),
-        Some(report.downtime.unwrap() as f64 / 1000.0)
-    );
-    for key in [
-        "setup-time",
-        "expected-downtime",
-        "dirty-sync-count",
-        "postcopy-requests",
-        "bytes",
-        "throughput",
-    ] {
+    assert_eq!(json["total-time"].as_f64(), Some(report.total_time as f64 / 1000.0));
+    assert_eq!(json["downtime"].as_f64(), Some(report.downtime.unwrap() as f64 / 1000.0));
+    for key in ["setup-time", "expected-downtime", "dirty-sync-count", "postcopy-requests", "bytes", "throughput"] {
         assert!(json[key].is_number(), "{key}");
     }
     for key in ["pages", "bytes", "time", "dirtied"] {

@@ -14,9 +14,7 @@ pub struct Program {
 
 impl Program {
     fn random(&self, step: u64, salt: u64) -> u64 {
-        let mut x = self.seed
-            ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            ^ salt.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mut x = self.seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt.wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^ (x >> 31)
@@ -32,9 +30,7 @@ impl Program {
         } else {
             // It reads before it writes: a lost write is seen for ever.
             let at = (self.random(step, 3) % 4096) as usize;
-            page[at] = page[at]
-                .wrapping_mul(3)
-                .wrapping_add(self.random(step, 4) as u8 | 1);
+            page[at] = page[at].wrapping_mul(3).wrapping_add(self.random(step, 4) as u8 | 1);
         }
     }
 }
@@ -95,17 +91,12 @@ impl SimVm {
     pub fn go(&mut self, steps: u64) -> Option<u64> {
         for _ in 0..steps {
             let gfn = self.program.page_of(self.step);
-            if self
-                .missing
-                .as_ref()
-                .is_some_and(|missing| missing.test(gfn))
-            {
+            if self.missing.as_ref().is_some_and(|missing| missing.test(gfn)) {
                 self.blocked_on = Some(gfn);
                 return Some(gfn);
             }
             self.blocked_on = None;
-            self.program
-                .apply(self.step, &mut self.memory[gfn as usize]);
+            self.program.apply(self.step, &mut self.memory[gfn as usize]);
             self.dirty.set(gfn);
             self.step += 1;
         }
@@ -124,14 +115,8 @@ impl SimVm {
         } else {
             twin.go(self.step);
         }
-        let different: Vec<usize> = (0..self.memory.len())
-            .filter(|i| self.memory[*i] != twin.memory[*i])
-            .collect();
-        assert!(
-            different.is_empty(),
-            "after {} steps, pages {different:?} differ from the twin's",
-            self.step
-        );
+        let different: Vec<usize> = (0..self.memory.len()).filter(|i| self.memory[*i] != twin.memory[*i]).collect();
+        assert!(different.is_empty(), "after {} steps, pages {different:?} differ from the twin's", self.step);
     }
 }
 
@@ -186,6 +171,9 @@ impl DestinationVm for SimVm {
         if let Some(reason) = &self.refuses_to_prepare {
             return Err(reason.clone());
         }
+        if offer.page_count > 1 << 14 {
+            return Err("too little memory".into());
+        }
         self.memory = vec![ZERO_PAGE; offer.page_count as usize];
         self.dirty = Bitmap::new(offer.page_count);
         self.missing = None;
@@ -201,10 +189,7 @@ impl DestinationVm for SimVm {
         if !untouched {
             self.memory[gfn as usize] = ZERO_PAGE;
         }
-        assert_eq!(
-            self.memory[gfn as usize], ZERO_PAGE,
-            "page {gfn} was touched"
-        );
+        assert_eq!(self.memory[gfn as usize], ZERO_PAGE, "page {gfn} was touched");
         self.missing.as_mut().map(|missing| missing.clear(gfn));
     }
 

@@ -1,9 +1,7 @@
 //! Two hosts and a link between them.
 
 use super::vm::{Program, SimVm};
-use migration::{
-    Config, Destination, End, Error, Fault, Link, MIN_ROOM, Micros, Offer, Source, Status,
-};
+use migration::{Config, Destination, End, Error, Fault, Link, MIN_ROOM, Micros, Offer, Source, Status};
 
 /// Where the link is cut: after so many bytes of one direction have arrived.
 #[derive(Clone, Copy, Debug)]
@@ -74,14 +72,8 @@ impl World {
         self.deliver_to_source();
         self.transmit();
         self.cut_if_due();
-        assert!(
-            !(self.source_vm.running && self.destination_vm.running),
-            "the guest runs on both sides"
-        );
-        assert!(
-            !self.source.is_handed_over() || !self.source_vm.running,
-            "the source runs what it gave away"
-        );
+        assert!(!(self.source_vm.running && self.destination_vm.running), "the guest runs on both sides");
+        assert!(!self.source.is_handed_over() || !self.source_vm.running, "the source runs what it gave away");
     }
 
     fn run_guest(&mut self) {
@@ -89,11 +81,7 @@ impl World {
         let steps = self.steps_due / 1000;
         self.steps_due %= 1000;
         let at_source = self.source_vm.running;
-        let vm = if at_source {
-            &mut self.source_vm
-        } else {
-            &mut self.destination_vm
-        };
+        let vm = if at_source { &mut self.source_vm } else { &mut self.destination_vm };
         if self.guest_stops_at.is_some_and(|stop| vm.step >= stop) {
             return;
         }
@@ -104,11 +92,7 @@ impl World {
             assert!(!at_source);
             assert_eq!(self.destination.fault(gfn, self.now), Fault::Requested);
         }
-        self.silence = if vm.step > before || steps == 0 {
-            0
-        } else {
-            self.silence + self.tick
-        };
+        self.silence = if vm.step > before || steps == 0 { 0 } else { self.silence + self.tick };
         self.longest_silence = self.longest_silence.max(self.silence);
     }
 
@@ -131,9 +115,7 @@ impl World {
             {
                 *byte ^= 1;
             }
-            let result = self
-                .destination
-                .receive(&altered, self.now, &mut self.destination_vm);
+            let result = self.destination.receive(&altered, self.now, &mut self.destination_vm);
             self.destination_result = self.destination_result.clone().and(result);
             self.link.consume(End::B, count);
             self.arrived.0 += count as u64;
@@ -164,10 +146,7 @@ impl World {
         self.out.clear();
         loop {
             let room = self.link.room(End::A).saturating_sub(self.out.len());
-            match self
-                .source
-                .transmit(self.now, &mut self.source_vm, room, &mut self.out)
-            {
+            match self.source.transmit(self.now, &mut self.source_vm, room, &mut self.out) {
                 Ok(0) => break,
                 Ok(count) => assert!(count <= room.max(MIN_ROOM)),
                 Err(error) => {
@@ -182,8 +161,7 @@ impl World {
         }
         assert_eq!(self.link.send(End::A, self.now, &self.out), self.out.len());
         self.out.clear();
-        self.destination
-            .transmit(self.link.room(End::B), &mut self.out);
+        self.destination.transmit(self.link.room(End::B), &mut self.out);
         assert_eq!(self.link.send(End::B, self.now, &self.out), self.out.len());
     }
 
@@ -223,17 +201,12 @@ impl World {
             }
             self.tick();
         }
-        panic!(
-            "it does not end: source {:?}, destination {:?}",
-            self.source.status(),
-            self.destination.status()
-        );
+        panic!("it does not end: source {:?}, destination {:?}", self.source.status(), self.destination.status());
     }
 
     pub fn is_over(&self) -> bool {
         let at_rest = |status: Status| status.is_final() || status == Status::PostcopyPaused;
-        at_rest(self.source.status())
-            && (at_rest(self.destination.status()) || !self.link.is_open())
+        at_rest(self.source.status()) && (at_rest(self.destination.status()) || !self.link.is_open())
     }
 
     /// Lets so much time pass.
@@ -249,24 +222,15 @@ impl World {
     pub fn assert_moved(&self) {
         assert_eq!(self.source_result, Ok(()));
         assert_eq!(self.destination_result, Ok(()));
-        assert_eq!(
-            (self.source.status(), self.destination.status()),
-            (Status::Completed, Status::Completed)
-        );
+        assert_eq!((self.source.status(), self.destination.status()), (Status::Completed, Status::Completed));
         assert!(!self.source_vm.running && self.destination_vm.running);
         assert!(!self.source_vm.tracked);
         assert_eq!(self.destination_vm.runs, 1);
         self.destination_vm.assert_like_its_twin(None);
         let pages = self.source_vm.memory.len() as u64;
-        for report in [
-            self.source.report(self.now),
-            self.destination.report(self.now).unwrap(),
-        ] {
+        for report in [self.source.report(self.now), self.destination.report(self.now).unwrap()] {
             let verdict = report.verify.unwrap();
-            assert_eq!(
-                (verdict.pages_compared, verdict.pages_different),
-                (pages, 0)
-            );
+            assert_eq!((verdict.pages_compared, verdict.pages_different), (pages, 0));
             assert_eq!(report.pages.twice, 0);
         }
     }
