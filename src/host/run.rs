@@ -47,7 +47,7 @@ impl Host {
         log::info!("qavisor {}: {:?}, {} MiB of RAM", env!("CARGO_PKG_VERSION"), boot.protocol, boot.ram_end() >> 20);
         vmx::operation::enter()?;
         own::test_dirty_flags(IDLE_VPID)?;
-        let terminal = Terminal::new(options.console);
+        let terminal = Terminal::new(options.console)?;
         let archive = match &boot.module {
             Some(module) => Archive::read(boot::module_bytes(module))?,
             None if options.listen.is_some() => Archive::default(),

@@ -1,7 +1,7 @@
 //! The monitor's port: command lines in, event lines out, and the log's events where both share a port.
 
 use crate::{
-    machine::{clock, log as machine_log, serial},
+    machine::{clock, console::VirtioConsole, log as machine_log, serial},
     monitor::{
         command::Command,
         event::What,
@@ -21,9 +21,47 @@ const MOST_QUEUED: usize = 64 << 10;
 /// While output waits, the port is tried so often, in microseconds: 16 bytes at 115,200 baud.
 const SEND_MICROS: u64 = 1400;
 
+/// What the monitor is spoken on.
+enum Port {
+    Serial(&'static Mutex<Option<serial::Serial>>),
+    Virtio(VirtioConsole),
+}
+
+impl Port {
+    /// Sends what can be sent at once, and says how much.
+    fn send(&mut self, bytes: &[u8]) -> usize {
+        match self {
+            Self::Serial(port) => port.lock().as_mut().map_or(bytes.len(), |port| port.try_write(bytes)),
+            Self::Virtio(console) => {
+                console.write(bytes);
+                bytes.len()
+            }
+        }
+    }
+
+    /// Sends everything.
+    fn flush(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Serial(port) => {
+                if let Some(port) = port.lock().as_mut() {
+                    port.write(bytes);
+                }
+            }
+            Self::Virtio(console) => console.write(bytes),
+        }
+    }
+
+    fn read(&mut self) -> Option<u8> {
+        match self {
+            Self::Serial(port) => port.lock().as_mut().and_then(serial::Serial::read),
+            Self::Virtio(console) => console.read(),
+        }
+    }
+}
+
 /// The port.
 pub struct Terminal {
-    port: &'static Mutex<Option<serial::Serial>>,
+    port: Port,
     assembler: LineAssembler,
     queue: VecDeque<u8>,
     next_poll: u64,
@@ -31,15 +69,19 @@ pub struct Terminal {
 
 impl Terminal {
     /// The terminal on the port that the options name.
-    pub fn new(console: Console) -> Self {
+    ///
+    /// # Errors
+    /// When the virtio console cannot be used.
+    pub fn new(console: Console) -> Result<Self, &'static str> {
         let port = match console {
             Console::Com1 => {
                 machine_log::send_to(log_event);
-                &serial::COM1
+                Port::Serial(&serial::COM1)
             }
-            Console::Com2 => &serial::COM2,
+            Console::Com2 => Port::Serial(&serial::COM2),
+            Console::Virtio => Port::Virtio(VirtioConsole::open()?),
         };
-        Self { port, assembler: LineAssembler::new(), queue: VecDeque::new(), next_poll: 0 }
+        Ok(Self { port, assembler: LineAssembler::new(), queue: VecDeque::new(), next_poll: 0 })
     }
 
     /// The next command, or `None`. What cannot be read is answered here.
@@ -49,7 +91,7 @@ impl Terminal {
             return None;
         }
         loop {
-            let Some(byte) = self.port.lock().as_mut().and_then(serial::Serial::read) else {
+            let Some(byte) = self.port.read() else {
                 self.next_poll = now + POLL_MICROS;
                 return None;
             };
@@ -79,20 +121,13 @@ impl Terminal {
         if self.queue.is_empty() {
             return;
         }
-        match self.port.lock().as_mut() {
-            Some(port) => {
-                let sent = port.try_write(self.queue.make_contiguous());
-                self.queue.drain(..sent);
-            }
-            None => self.queue.clear(),
-        }
+        let sent = self.port.send(self.queue.make_contiguous());
+        self.queue.drain(..sent);
     }
 
     /// Sends everything, waiting for the port.
     pub fn flush(&mut self) {
-        if let Some(port) = self.port.lock().as_mut() {
-            port.write(self.queue.make_contiguous());
-        }
+        self.port.flush(self.queue.make_contiguous());
         self.queue.clear();
     }
 

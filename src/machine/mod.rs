@@ -7,6 +7,7 @@
 
 pub mod boot;
 pub mod clock;
+pub mod console;
 pub mod frames;
 pub mod interrupts;
 pub mod log;

@@ -260,16 +260,19 @@ pub struct Found {
     pub offered: u64,
 }
 
+/// The first virtio device of a type.
+pub fn find_type(pci: &pci::Pci, wanted: DeviceType) -> Option<DeviceFunction> {
+    let mut functions = pci::functions(pci).into_iter();
+    functions.find(|(_, info)| virtio_device_type(info) == Some(wanted)).map(|(function, _)| function)
+}
+
 /// Finds the first virtio network card with the modern interface, and resets it.
 ///
 /// # Errors
 /// When there is none, or it cannot be used.
 pub fn find() -> Result<Found, &'static str> {
     let mut pci = pci::root();
-    let (function, _) = pci::functions(&pci)
-        .into_iter()
-        .find(|(_, info)| virtio_device_type(info) == Some(DeviceType::Network))
-        .ok_or("no virtio network card")?;
+    let function = find_type(&pci, DeviceType::Network).ok_or("no virtio network card")?;
     pci::enable(&mut pci, function);
     let mut transport = PciTransport::new::<IdentityHal, _>(&mut pci, function).map_err(|error| {
         log::warn!("virtio-net at {function}: {error}");

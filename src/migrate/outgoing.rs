@@ -202,9 +202,10 @@ impl Outgoing {
 }
 
 fn exchange(engine: &mut Source, pipe: &mut Pipe, vm: &mut Leaving<'_>) -> Result<bool, migration::Error> {
-    let received = pipe.receive(|bytes| engine.receive(bytes, clock::micros(), vm))?;
-    let sent = pipe.send(|room, out| engine.transmit(clock::micros(), vm, room, out).map(|_| ()))?;
-    Ok(received || sent)
+    let received = pipe.receive(|bytes| engine.receive(bytes, clock::micros(), vm));
+    // Also after a failure: the engine may have its reason to give.
+    let sent = pipe.send(|room, out| engine.transmit(clock::micros(), vm, room, out).map(|_| ()));
+    Ok(received? | sent?)
 }
 
 fn engine_path(request: PathRequest) -> Option<Path> {

@@ -97,6 +97,10 @@ impl Arriving<'_> {
 
 impl DestinationVm for Arriving<'_> {
     fn prepare(&mut self, offer: &Offer) -> Result<(), String> {
+        // Another attempt for a VM that never ran here replaces what the first one brought.
+        if let Some(id) = self.id.take() {
+            self.guests.remove(id);
+        }
         let here = clock::hz() / 1000;
         if here.abs_diff(offer.tsc_khz) > here / 1000 {
             return Err(format!("the VM's TSC runs at {} kHz, this host's at {here} kHz", offer.tsc_khz));

@@ -33,6 +33,8 @@ pub enum Console {
     /// On its own port.
     #[default]
     Com2,
+    /// On a virtio console.
+    Virtio,
 }
 
 /// What the image was told at boot.
@@ -129,7 +131,7 @@ impl Given {
                 "error, warn, info, debug or trace",
                 level,
             ),
-            "console" => word.into(&mut self.console, "console", "com1 or com2", console),
+            "console" => word.into(&mut self.console, "console", "com1, com2 or virtio", console),
             _ => Err(word.unknown()),
         }
     }
@@ -207,6 +209,7 @@ fn console(text: &str) -> Option<Console> {
     match text {
         "com1" => Some(Console::Com1),
         "com2" => Some(Console::Com2),
+        "virtio" => Some(Console::Virtio),
         _ => None,
     }
 }
