@@ -164,7 +164,19 @@ pub struct MigrateOptions {
     pub hosts: HostOptions,
 }
 
+/// Heartbeats before a restart, unless told otherwise.
+pub const RESTART_AFTER: u64 = 20;
+/// The time from one heartbeat of a guest to the next.
+pub const HEARTBEAT: Duration = Duration::from_millis(100);
+
 impl GuestOptions {
+    /// Heartbeats before the workload `reboot` restarts the guest's OS: `workload.after=N` for Linux, `after=N` for
+    /// tiny, where the last one counts.
+    pub fn beats_before_restart(&self) -> u64 {
+        let value = |word: &str| word.trim_start_matches("workload.").strip_prefix("after=")?.parse().ok();
+        self.append.split_whitespace().filter_map(value).next_back().unwrap_or(RESTART_AFTER)
+    }
+
     /// The guest's memory in bytes.
     pub fn bytes(&self) -> u64 {
         let default = match self.guest {

@@ -15,13 +15,15 @@ use crate::agent::wire::{Host, Kind, Line, Party};
 use crate::env::{DESTINATION_ADDRESS, Environment, Machines, PORT};
 use crate::interrupt;
 use crate::machine::process::tail;
-use crate::options::{MigrateOptions, Workload};
+use crate::options::{HEARTBEAT, MigrateOptions, Workload};
 use crate::testbed::{Received, Testbed, Wiring};
 
 /// Heartbeats before the migration: the guest's start is over, and its silences are its own.
 const SETTLE: u64 = 10;
 /// Heartbeats that have to come from the destination.
 const AFTERWARDS: u64 = 10;
+/// From the lab's command to the start of the sample: the line is slow, the host has a connection to make.
+const COMMAND_LATENCY: Duration = Duration::from_millis(100);
 /// How often a person's view is renewed when nothing comes.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -47,6 +49,17 @@ impl Patience {
             Environment::Nested => seconds(180, 300, 420, 60),
         }
     }
+}
+
+/// The heartbeat after which the migration is asked for. Where the guest restarts its OS, so early that the restart
+/// falls into the middle of the sample.
+fn settled(options: &MigrateOptions) -> u64 {
+    if options.guest.workload != Workload::Reboot {
+        return SETTLE;
+    }
+    let lead = (options.movement.ts / 2 + COMMAND_LATENCY).as_millis() / HEARTBEAT.as_millis();
+    let lead = u64::try_from(lead).unwrap_or(u64::MAX);
+    options.guest.beats_before_restart().saturating_sub(lead).max(1)
 }
 
 /// A run in progress.
@@ -92,11 +105,9 @@ impl<'a> Driver<'a> {
     fn experiment(&mut self) -> Result<()> {
         self.wait("starting the hosts", self.patience.start, Story::all_ready)?;
         self.phase("waiting for the guest");
-        self.wait("waiting for the guest", self.patience.guest, |story| story.heartbeats.seen[0] >= SETTLE)?;
-        if self.options.guest.workload == Workload::Reboot {
-            // Now, so that the restart falls into the sample.
-            self.wait("waiting for the restart", self.patience.guest, |story| story.restarting)?;
-        }
+        let wanted = settled(self.options);
+        let patience = self.patience.guest;
+        self.wait("waiting for the guest", patience, |story| story.heartbeats.last_number() >= Some(wanted))?;
         let to = match self.testbed.wiring {
             Wiring::Direct => "memory".to_owned(),
             Wiring::Agent => format!("{DESTINATION_ADDRESS}:{PORT}"),
@@ -196,5 +207,32 @@ impl<'a> Driver<'a> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        options: MigrateOptions,
+    }
+
+    fn settled_with(words: &str) -> u64 {
+        settled(&Words::parse_from(words.split_whitespace()).options)
+    }
+
+    #[test]
+    fn a_guest_that_restarts_is_asked_for_before_it_does() {
+        assert_eq!(settled_with("lab --workload calm"), SETTLE);
+        // 250 ms to the middle of the sample and 100 ms to its start: three beats before the twentieth.
+        assert_eq!(settled_with("lab --workload reboot"), 17);
+        assert_eq!(settled_with("lab --workload reboot --ts 1s"), 14);
+        assert_eq!(settled_with("lab --workload reboot --append workload.after=30"), 27);
+        assert_eq!(settled_with("lab --workload reboot --append workload.after=2"), 1);
     }
 }

@@ -100,9 +100,9 @@ impl Heartbeats {
         self.counts.clear();
     }
 
-    /// When the latest came.
-    pub fn last_at(&self) -> Option<f64> {
-        self.last.map(|(_, at)| at)
+    /// The number of the latest since the guest's OS last started.
+    pub fn last_number(&self) -> Option<u64> {
+        self.last.map(|(number, _)| number)
     }
 }
 

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::artifacts::Artifacts;
 use crate::artifacts::guests::{self, Guest};
 use crate::env::Machines;
-use crate::options::{GuestKind, MigrateOptions, Workload};
+use crate::options::{GuestKind, MigrateOptions, RESTART_AFTER, Workload};
 use driver::Driver;
 use report::Report;
 use watch::Watch;
@@ -102,7 +102,7 @@ fn command_line(guest: GuestKind, workload: Workload, more: &str) -> Result<Stri
         (GuestKind::Tiny, Workload::Idle) => "mode=hlt".to_owned(),
         (GuestKind::Tiny, Workload::Calm) => "mode=write rate=1".to_owned(),
         (GuestKind::Tiny, Workload::Unruly) => "mode=write rate=200".to_owned(),
-        (GuestKind::Tiny, Workload::Reboot) => "mode=cf9 after=20".to_owned(),
+        (GuestKind::Tiny, Workload::Reboot) => format!("mode=cf9 after={RESTART_AFTER}"),
         (GuestKind::Tiny, Workload::Storm) => {
             bail!("the guest tiny has no processes: no workload storm")
         }

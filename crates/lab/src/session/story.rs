@@ -29,8 +29,6 @@ pub struct Story {
     pub sides: [Side; 2],
     /// The guest's heartbeat.
     pub heartbeats: Heartbeats,
-    /// The guest says that it is about to restart its OS.
-    pub restarting: bool,
     /// The restarts that the hypervisor saw.
     pub restarts: u64,
     /// The latest identifier.
@@ -69,7 +67,6 @@ impl Story {
             vm: vm.to_owned(),
             sides: Default::default(),
             heartbeats: Heartbeats::default(),
-            restarting: false,
             restarts: 0,
             identifier: None,
             progress: None,
@@ -135,7 +132,6 @@ impl Story {
             "identifier" => self.identifier = Some(text("id")),
             "restart" => {
                 self.restarts += 1;
-                self.restarting = false;
                 self.heartbeats.restarted();
             }
             "stopped" => self.stopped = Some(text("reason")),
@@ -157,9 +153,6 @@ impl Story {
     fn console(&mut self, at: f64, side: Host, text: &str) {
         if self.heartbeats.see(at, side, text) {
             return;
-        }
-        if text.starts_with("restarting") {
-            self.restarting = true;
         }
         self.guest_said.push(text.to_owned());
     }
@@ -264,10 +257,9 @@ mod tests {
         let restart = json!({"event": "restart", "vm": "linux", "cause": "port 0xCF9", "id": "1.2.0.0"});
         let mut story =
             told(&Wiring::Direct, &[(Source, 1.0, console("hb 20 e0")), (Source, 2.0, console("restarting"))]);
-        assert!(story.restarting);
         story.tell(&line(Source, 3.0, &restart));
         story.tell(&line(Source, 9.0, &console("hb 1 e0")));
-        assert_eq!((story.restarting, story.restarts, story.heartbeats.repeated), (false, 1, 0));
+        assert_eq!((story.restarts, story.heartbeats.repeated), (1, 0));
     }
 
     #[test]
