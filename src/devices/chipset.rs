@@ -50,9 +50,7 @@ impl Chipset {
     /// The guest's IN. Bits above the width are 0.
     pub fn read_port(&mut self, port: u16, width: Width, now: Nanos) -> u32 {
         match (port, width) {
-            (_, Width::Byte) => self
-                .read_byte(port, now)
-                .map_or_else(|| self.unknown(port, width), u32::from),
+            (_, Width::Byte) => self.read_byte(port, now).map_or_else(|| self.unknown(port, width), u32::from),
             (0xCF8, Width::Dword) => self.pci_address.read(),
             (0xCF8..=0xCFF, _) => width.ones(),
             _ => self.read_bytes(port, width, now),
@@ -61,13 +59,7 @@ impl Chipset {
 
     /// The guest's OUT; bits of `value` above the width are ignored. Says if it restarted the guest's OS; nothing
     /// is reset until the owner calls [`reset`](Self::reset).
-    pub fn write_port(
-        &mut self,
-        port: u16,
-        width: Width,
-        value: u32,
-        now: Nanos,
-    ) -> Option<RestartCause> {
+    pub fn write_port(&mut self, port: u16, width: Width, value: u32, now: Nanos) -> Option<RestartCause> {
         match (port, width) {
             (_, Width::Byte) => {
                 let [byte, ..] = value.to_le_bytes();
@@ -192,20 +184,10 @@ impl Chipset {
                 answered = true;
             }
         }
-        if answered {
-            value
-        } else {
-            self.unknown(port, width)
-        }
+        if answered { value } else { self.unknown(port, width) }
     }
 
-    fn write_bytes(
-        &mut self,
-        port: u16,
-        width: Width,
-        value: u32,
-        now: Nanos,
-    ) -> Option<RestartCause> {
+    fn write_bytes(&mut self, port: u16, width: Width, value: u32, now: Nanos) -> Option<RestartCause> {
         let bytes = (0..width.bytes()).zip(value.to_le_bytes());
         // The first cause counts; the writes behind it would have reached the machine too.
         bytes.fold(None, |cause, (offset, byte)| {

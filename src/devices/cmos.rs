@@ -53,15 +53,10 @@ impl Date {
         let time = unix % 86_400;
         let days = unix / 86_400 + 719_468; // since 0000-03-01
         let (era, day_of_era) = (days / 146_097, days % 146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let from_march = (5 * day_of_year + 2) / 153;
-        let month = if from_march < 10 {
-            from_march + 3
-        } else {
-            from_march - 9
-        };
+        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
         Self {
             year: era * 400 + year_of_era + u64::from(month <= 2),
             month,
@@ -101,21 +96,12 @@ pub(super) struct Cmos {
 impl Cmos {
     pub(super) fn new(unix: u64, now: Nanos) -> Self {
         let mut bytes = alloc::vec![0; SIZE];
-        for (register, value) in [
-            (REGISTER_A, TIME_BASE),
-            (REGISTER_B, HOURS_24),
-            (REGISTER_D, VALID),
-        ] {
+        for (register, value) in [(REGISTER_A, TIME_BASE), (REGISTER_B, HOURS_24), (REGISTER_D, VALID)] {
             if let Some(byte) = bytes.get_mut(usize::from(register)) {
                 *byte = value;
             }
         }
-        Self {
-            index: 0,
-            bytes,
-            unix: unix.min(LAST_SECOND),
-            base: now,
-        }
+        Self { index: 0, bytes, unix: unix.min(LAST_SECOND), base: now }
     }
 
     /// Port 0x70; its high bit masks NMI, of which there are none.
@@ -179,11 +165,7 @@ impl Cmos {
     }
 
     fn unix_at(&self, now: Nanos) -> u64 {
-        let passed = if self.is_held() {
-            0
-        } else {
-            now.saturating_sub(self.base) / SECOND
-        };
+        let passed = if self.is_held() { 0 } else { now.saturating_sub(self.base) / SECOND };
         self.unix.saturating_add(passed).min(LAST_SECOND)
     }
 
@@ -211,20 +193,12 @@ impl Cmos {
 
     fn encode(&self, value: u64) -> u8 {
         let value = (value % 100) as u8;
-        if self.byte(REGISTER_B) & BINARY != 0 {
-            value
-        } else {
-            ((value / 10) << 4) | (value % 10)
-        }
+        if self.byte(REGISTER_B) & BINARY != 0 { value } else { ((value / 10) << 4) | (value % 10) }
     }
 
     fn decode(&self, value: u8) -> u64 {
         let binary = self.byte(REGISTER_B) & BINARY != 0;
-        u64::from(if binary {
-            value
-        } else {
-            (value >> 4) * 10 + (value & 0xF)
-        })
+        u64::from(if binary { value } else { (value >> 4) * 10 + (value & 0xF) })
     }
 
     fn encode_hour(&self, hour: u64) -> u8 {

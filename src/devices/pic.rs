@@ -87,19 +87,13 @@ impl Chip {
     /// IRR. `cascade` is the input that another 8259A drives: its INT output is a level, held for as long as it has
     /// a request of its own.
     fn requests(&self, cascade: u8) -> u8 {
-        let level = if self.level_triggered {
-            0xFF
-        } else {
-            self.elcr | cascade
-        };
+        let level = if self.level_triggered { 0xFF } else { self.elcr | cascade };
         self.lines & (self.risen | level)
     }
 
     /// Rank of the highest of `inputs`: 0 is the highest, 8 stands for none.
     fn rank(&self, inputs: u8) -> u32 {
-        inputs
-            .rotate_right(u32::from(self.lowest) + 1)
-            .trailing_zeros()
+        inputs.rotate_right(u32::from(self.lowest) + 1).trailing_zeros()
     }
 
     /// The highest of `inputs`, as a bit.
@@ -123,11 +117,7 @@ impl Chip {
             // The second controller orders its own requests; one in service there does not hold back a higher one.
             blocking &= !cascade;
         }
-        if self.rank(requests) < self.rank(blocking) {
-            self.highest(requests)
-        } else {
-            0
-        }
+        if self.rank(requests) < self.rank(blocking) { self.highest(requests) } else { 0 }
     }
 
     /// The interrupt-acknowledge cycle: the input that is served from now on.
@@ -154,11 +144,7 @@ impl Chip {
         if core::mem::take(&mut self.poll) {
             return self.acknowledge(cascade).map_or(0, |line| 0x80 | line);
         }
-        if self.read_in_service {
-            self.in_service
-        } else {
-            self.requests(cascade)
-        }
+        if self.read_in_service { self.in_service } else { self.requests(cascade) }
     }
 
     fn write_command(&mut self, value: u8) {
@@ -221,11 +207,7 @@ impl Chip {
 
     /// Writes the odd port: the mask, or the initialization word that is due.
     fn write_data(&mut self, value: u8) {
-        let after_icw3 = if self.icw4_follows {
-            Init::Icw4
-        } else {
-            Init::Done
-        };
+        let after_icw3 = if self.icw4_follows { Init::Icw4 } else { Init::Done };
         match self.init {
             Init::Done => self.mask = value,
             Init::Icw2 => {
@@ -274,10 +256,7 @@ pub(super) struct PicPair {
 
 impl PicPair {
     pub(super) fn new() -> Self {
-        Self {
-            master: Chip::new(),
-            slave: Chip::new(),
-        }
+        Self { master: Chip::new(), slave: Chip::new() }
     }
 
     /// Sets the level of an interrupt line of the PC, 0..=15 but 2.

@@ -143,21 +143,12 @@ impl Channel {
             Access::LowThenHigh => 3,
         };
         let flag = |set: bool, bit: u8| u8::from(set) << bit;
-        flag(self.output(now), 7)
-            | flag(!self.loaded, 6)
-            | access << 4
-            | self.mode << 1
-            | flag(self.bcd, 0)
+        flag(self.output(now), 7) | flag(!self.loaded, 6) | access << 4 | self.mode << 1 | flag(self.bcd, 0)
     }
 
     /// A control word for this channel. Counting stops until a count is loaded.
     fn control(&mut self, access: Access, mode: u8, bcd: bool) {
-        *self = Self {
-            mode,
-            access,
-            bcd,
-            ..Self::new(self.gate)
-        };
+        *self = Self { mode, access, bcd, ..Self::new(self.gate) };
     }
 
     fn latch_count(&mut self, now: Nanos) {
@@ -177,20 +168,13 @@ impl Channel {
         if let Some(status) = self.latched_status.take() {
             return status;
         }
-        let [low, high] = self
-            .latched_count
-            .unwrap_or_else(|| self.counter(now))
-            .to_le_bytes();
+        let [low, high] = self.latched_count.unwrap_or_else(|| self.counter(now)).to_le_bytes();
         let (value, last) = match self.access {
             Access::Low => (low, true),
             Access::High => (high, true),
             Access::LowThenHigh => {
                 self.high_next = !self.high_next;
-                if self.high_next {
-                    (low, false)
-                } else {
-                    (high, true)
-                }
+                if self.high_next { (low, false) } else { (high, true) }
             }
         };
         if last {
@@ -218,11 +202,7 @@ impl Channel {
     }
 
     fn load(&mut self, raw: u16, now: Nanos) {
-        let value = if self.bcd {
-            from_bcd(raw)
-        } else {
-            u32::from(raw)
-        };
+        let value = if self.bcd { from_bcd(raw) } else { u32::from(raw) };
         self.count = match value {
             0 if self.bcd => 10_000,
             0 => 65_536,
@@ -244,9 +224,7 @@ impl Channel {
         if rises && self.loaded {
             self.progress = match self.progress {
                 // Modes 0 and 4 go on where they stopped; all others start over.
-                Progress::Paused(ticks) if !self.is_periodic() => {
-                    Progress::Since(now.saturating_sub(span_of(ticks)))
-                }
+                Progress::Paused(ticks) if !self.is_periodic() => Progress::Since(now.saturating_sub(span_of(ticks))),
                 Progress::Stopped if !self.starts_by_gate() => Progress::Stopped,
                 _ => Progress::Since(now),
             };
@@ -258,11 +236,7 @@ impl Channel {
     /// Ticks between two interrupts.
     fn stride(&self) -> u64 {
         let count = u64::from(self.count);
-        if self.is_periodic() {
-            count * MIN_PERIOD.div_ceil(count)
-        } else {
-            count
-        }
+        if self.is_periodic() { count * MIN_PERIOD.div_ceil(count) } else { count }
     }
 
     /// When OUT rises next in a way that interrupts.
@@ -273,21 +247,14 @@ impl Channel {
         if !self.is_periodic() && self.periods_done != 0 {
             return None;
         }
-        let ticks = self
-            .periods_done
-            .saturating_add(1)
-            .saturating_mul(self.stride());
+        let ticks = self.periods_done.saturating_add(1).saturating_mul(self.stride());
         Some(start.saturating_add(span_of(ticks)))
     }
 
     /// How many periods ended since the last call; 0 or 1 for a one-shot.
     fn take_periods(&mut self, now: Nanos) -> u64 {
         let ended = self.elapsed(now) / self.stride();
-        let ended = if self.is_periodic() {
-            ended
-        } else {
-            ended.min(1)
-        };
+        let ended = if self.is_periodic() { ended } else { ended.min(1) };
         let new = ended.saturating_sub(self.periods_done);
         self.periods_done = self.periods_done.max(ended);
         new
@@ -306,15 +273,11 @@ impl Channel {
 
 fn from_bcd(raw: u16) -> u32 {
     // A nibble above 9 counts as its value; four of them stay below 65,536.
-    [12, 8, 4, 0].iter().fold(0, |value, shift| {
-        value * 10 + u32::from((raw >> shift) & 0xF)
-    })
+    [12, 8, 4, 0].iter().fold(0, |value, shift| value * 10 + u32::from((raw >> shift) & 0xF))
 }
 
 fn to_bcd(value: u16) -> u16 {
-    [1000, 100, 10, 1]
-        .iter()
-        .fold(0, |bcd, unit| (bcd << 4) | (value / unit % 10))
+    [1000, 100, 10, 1].iter().fold(0, |bcd, unit| (bcd << 4) | (value / unit % 10))
 }
 
 /// What a write does to the interrupt line of channel 0 at once. It rises in [`Pit::advance`] only.
@@ -341,12 +304,7 @@ pub(super) struct Pit {
 impl Pit {
     pub(super) fn new() -> Self {
         let channels = [Channel::new(true), Channel::new(true), Channel::new(false)];
-        Self {
-            channels,
-            control_b: 0,
-            coalesced: 0,
-            deadline: None,
-        }
+        Self { channels, control_b: 0, coalesced: 0, deadline: None }
     }
 
     pub(super) fn deadline(&self) -> Option<Nanos> {
@@ -387,11 +345,7 @@ impl Pit {
                 };
                 let loaded = channel.write(value, now);
                 // OUT of mode 0 goes low with a new count.
-                if number == 0 && loaded && channel.mode == 0 {
-                    Irq0::Lower
-                } else {
-                    Irq0::Unchanged
-                }
+                if number == 0 && loaded && channel.mode == 0 { Irq0::Lower } else { Irq0::Unchanged }
             }
         };
         self.deadline = self.channels[0].deadline();
@@ -424,11 +378,7 @@ impl Pit {
             mode => mode,
         };
         channel.control(access, mode, value & 1 != 0);
-        if number == 0 && mode == 0 {
-            Irq0::Lower
-        } else {
-            Irq0::Unchanged
-        }
+        if number == 0 && mode == 0 { Irq0::Lower } else { Irq0::Unchanged }
     }
 
     /// The read-back command: count and status of several channels at once (bits 5 and 4 are active low).

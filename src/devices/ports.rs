@@ -13,10 +13,7 @@ pub struct UnknownPorts {
 
 impl UnknownPorts {
     pub(super) fn note(&mut self, port: u16) {
-        let slot = self
-            .kept
-            .iter_mut()
-            .find(|(kept, count)| *count == 0 || *kept == port);
+        let slot = self.kept.iter_mut().find(|(kept, count)| *count == 0 || *kept == port);
         match slot {
             Some((kept, count)) => {
                 *kept = port;

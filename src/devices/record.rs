@@ -43,21 +43,11 @@ impl fmt::Display for RestoreError {
             Self::Malformed { device } => {
                 write!(f, "the record of the {device} is cut short or malformed")
             }
-            Self::Version {
-                device,
-                found,
-                expected,
-            } => {
-                write!(
-                    f,
-                    "the record of the {device} has version {found}, this hypervisor reads {expected}"
-                )
+            Self::Version { device, found, expected } => {
+                write!(f, "the record of the {device} has version {found}, this hypervisor reads {expected}")
             }
             Self::Refused { device, field } => {
-                write!(
-                    f,
-                    "the record of the {device} has an impossible value in `{field}`"
-                )
+                write!(f, "the record of the {device} has an impossible value in `{field}`")
             }
             Self::TrailingBytes => f.write_str("bytes follow the last device record"),
         }
@@ -91,17 +81,10 @@ pub(super) fn restore<D: Device>(bytes: &mut &[u8]) -> Result<D, RestoreError> {
     let malformed = |_| RestoreError::Malformed { device: D::NAME };
     let (found, rest) = postcard::take_from_bytes::<u16>(bytes).map_err(malformed)?;
     if found != D::VERSION {
-        return Err(RestoreError::Version {
-            device: D::NAME,
-            found,
-            expected: D::VERSION,
-        });
+        return Err(RestoreError::Version { device: D::NAME, found, expected: D::VERSION });
     }
     let (mut device, rest) = postcard::take_from_bytes::<D>(rest).map_err(malformed)?;
-    device.accept().map_err(|field| RestoreError::Refused {
-        device: D::NAME,
-        field,
-    })?;
+    device.accept().map_err(|field| RestoreError::Refused { device: D::NAME, field })?;
     *bytes = rest;
     Ok(device)
 }

@@ -93,11 +93,7 @@ impl Uart {
     /// Power-on state; output that nobody has taken yet is kept.
     pub(super) fn reset(&mut self) {
         let output = core::mem::take(&mut self.output);
-        *self = Self {
-            output,
-            dropped: self.dropped,
-            ..Self::new()
-        };
+        *self = Self { output, dropped: self.dropped, ..Self::new() };
     }
 
     /// The level of the interrupt line.
@@ -168,13 +164,8 @@ impl Uart {
             IIR_LINE_STATUS
         } else if enabled(IER_RECEIVED) && !self.received.is_empty() {
             // The timeout of four character times is over at once: no time passes on this line.
-            let below_trigger =
-                self.fifo_enabled && self.received.len() < usize::from(self.trigger);
-            if below_trigger {
-                IIR_CHARACTER_TIMEOUT
-            } else {
-                IIR_RECEIVED
-            }
+            let below_trigger = self.fifo_enabled && self.received.len() < usize::from(self.trigger);
+            if below_trigger { IIR_CHARACTER_TIMEOUT } else { IIR_RECEIVED }
         } else if enabled(IER_TRANSMITTER_EMPTY) && self.transmitter_empty {
             IIR_TRANSMITTER_EMPTY
         } else if enabled(IER_MODEM_STATUS) && self.modem_changes != 0 {
@@ -189,25 +180,12 @@ impl Uart {
         if cause == IIR_TRANSMITTER_EMPTY {
             self.transmitter_empty = false;
         }
-        cause
-            | if self.fifo_enabled {
-                IIR_FIFO_ENABLED
-            } else {
-                0
-            }
+        cause | if self.fifo_enabled { IIR_FIFO_ENABLED } else { 0 }
     }
 
     fn read_line_status(&mut self) -> u8 {
-        let ready = if self.received.is_empty() {
-            0
-        } else {
-            LSR_DATA_READY
-        };
-        let overrun = if core::mem::take(&mut self.overrun) {
-            LSR_OVERRUN
-        } else {
-            0
-        };
+        let ready = if self.received.is_empty() { 0 } else { LSR_DATA_READY };
+        let overrun = if core::mem::take(&mut self.overrun) { LSR_OVERRUN } else { 0 };
         LSR_TRANSMITTER_EMPTY | ready | overrun
     }
 
@@ -259,11 +237,7 @@ impl Uart {
         let before = self.modem_lines();
         self.modem_control = value & MCR_WRITABLE;
         let after = self.modem_lines();
-        let ring_ended = if before & !after & MSR_RING != 0 {
-            MSR_RING_ENDED
-        } else {
-            0
-        };
+        let ring_ended = if before & !after & MSR_RING != 0 { MSR_RING_ENDED } else { 0 };
         self.modem_changes |= ((before ^ after) & !MSR_RING) >> 4 | ring_ended;
     }
 

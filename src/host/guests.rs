@@ -6,7 +6,11 @@ use crate::{
     monitor::options::Options,
     vm::{Activity, GuestFiles, Vm, archive::Archive, settings::Settings},
 };
-use alloc::{collections::BTreeMap, format, string::{String, ToString}};
+use alloc::{
+    collections::BTreeMap,
+    format,
+    string::{String, ToString},
+};
 
 /// Names a tenant for as long as the host runs; numbers are not used again.
 pub type TenantId = u32;

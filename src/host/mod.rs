@@ -12,8 +12,8 @@ mod terminal;
 pub mod ticker;
 
 #[cfg(target_os = "none")]
-pub use run::run;
-#[cfg(target_os = "none")]
 pub use guests::Guests;
+#[cfg(target_os = "none")]
+pub use run::run;
 #[cfg(target_os = "none")]
 pub use terminal::Terminal;

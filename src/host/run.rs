@@ -2,17 +2,25 @@
 
 use super::{Guests, Terminal, guests::TenantId, ticker::Ticker};
 use crate::{
-    machine::{boot::{self, BootInfo}, clock, log as machine_log, power, start::fail},
+    machine::{
+        boot::{self, BootInfo},
+        clock, log as machine_log, power,
+        start::fail,
+    },
     migrate::Migrations,
     monitor::{
         command::{Command, PolicyName},
-        event::{What, VmStatus},
+        event::{VmStatus, What},
         options::Options,
     },
     vm::{Activity, Stop, archive::Archive, own},
     vmx,
 };
-use alloc::{format, string::{String, ToString}, vec::Vec};
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
 
 /// A VPID is never 0, which is the host's (SDM 29.1).
 const IDLE_VPID: u16 = 1;

@@ -2,14 +2,12 @@
 
 use crate::{
     machine::{clock, console::VirtioConsole, log as machine_log, serial},
-    monitor::{
-        command::Command,
-        event::What,
-        line::LineAssembler,
-        options::Console,
-    },
+    monitor::{command::Command, event::What, line::LineAssembler, options::Console},
 };
-use alloc::{collections::VecDeque, string::{String, ToString}};
+use alloc::{
+    collections::VecDeque,
+    string::{String, ToString},
+};
 use core::time::Duration;
 use log::Level;
 use spin::Mutex;

@@ -55,8 +55,7 @@ pub unsafe fn read(protocol: u32, info: u32) -> Result<BootInfo, &'static str> {
 unsafe fn read_pvh(info: u32) -> Result<BootInfo, &'static str> {
     use pvh::start_info::{MemmapType, reader::StartInfoReader};
     // SAFETY: the PVH ABI leaves the structure's address in ebx; the reader checks its magic.
-    let reader = unsafe { StartInfoReader::from_paddr_identity(info) }
-        .ok_or("PVH: the start info has no magic")?;
+    let reader = unsafe { StartInfoReader::from_paddr_identity(info) }.ok_or("PVH: the start info has no magic")?;
     let ram = reader
         .memmap()
         .iter()
@@ -80,8 +79,7 @@ unsafe fn read_multiboot2(info: u32) -> Result<BootInfo, &'static str> {
     use multiboot2::{BootInformation, BootInformationHeader, MemoryAreaType};
     let pointer = info as usize as *const BootInformationHeader;
     // SAFETY: multiboot2 leaves the structure's address in ebx; `load` checks its end tag.
-    let tags = unsafe { BootInformation::load(pointer) }
-        .map_err(|_| "multiboot2: the boot information is damaged")?;
+    let tags = unsafe { BootInformation::load(pointer) }.map_err(|_| "multiboot2: the boot information is damaged")?;
     let map = tags.memory_map_tag().ok_or("multiboot2: no memory map")?;
     let ram = map
         .memory_areas()
@@ -91,14 +89,10 @@ unsafe fn read_multiboot2(info: u32) -> Result<BootInfo, &'static str> {
         .collect();
     let command_line = match tags.command_line_tag() {
         None => String::new(),
-        Some(tag) => String::from(
-            tag.cmdline().map_err(|_| "multiboot2: the command line is not UTF-8")?,
-        ),
+        Some(tag) => String::from(tag.cmdline().map_err(|_| "multiboot2: the command line is not UTF-8")?),
     };
-    let module = tags
-        .module_tags()
-        .next()
-        .map(|module| u64::from(module.start_address())..u64::from(module.end_address()));
+    let module =
+        tags.module_tags().next().map(|module| u64::from(module.start_address())..u64::from(module.end_address()));
     Ok(BootInfo { protocol: Protocol::Multiboot2, ram, command_line, module })
 }
 

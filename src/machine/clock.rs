@@ -122,8 +122,7 @@ fn calibrate_by_pit() -> u64 {
 
 fn pit_interval(count: u16) -> u64 {
     use x86_64::instructions::port::Port;
-    let (mut gate, mut mode, mut data) =
-        (Port::<u8>::new(0x61), Port::<u8>::new(0x43), Port::<u8>::new(0x42));
+    let (mut gate, mut mode, mut data) = (Port::<u8>::new(0x61), Port::<u8>::new(0x43), Port::<u8>::new(0x42));
     // SAFETY: PIT channel 2 drives the speaker only; nobody else uses it.
     unsafe {
         let before = gate.read();

@@ -9,5 +9,4 @@ static mut HEAP: [u8; HEAP_SIZE] = [0; HEAP_SIZE];
 
 // SAFETY: HEAP is named nowhere else, so the allocator owns it alone, for the life of the image.
 #[global_allocator]
-static ALLOCATOR: TalcLock<spin::Mutex<()>, Claim> =
-    TalcLock::new(unsafe { Claim::array(&raw mut HEAP) });
+static ALLOCATOR: TalcLock<spin::Mutex<()>, Claim> = TalcLock::new(unsafe { Claim::array(&raw mut HEAP) });

@@ -111,9 +111,7 @@ fn mask_pics() {
     // SAFETY: the 8259A's initialisation (ICW1-4), then every line masked; nobody else drives the PICs.
     unsafe {
         let first = *PIC_VECTORS.start();
-        for (command, data, vector, cascade) in
-            [(0x20u16, 0x21u16, first, 4u8), (0xa0, 0xa1, first + 8, 2)]
-        {
+        for (command, data, vector, cascade) in [(0x20u16, 0x21u16, first, 4u8), (0xa0, 0xa1, first + 8, 2)] {
             Port::<u8>::new(command).write(0x11u8);
             let mut data = Port::<u8>::new(data);
             for byte in [vector, cascade, 1, 0xff] {

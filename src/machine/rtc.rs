@@ -39,7 +39,13 @@ fn read() -> Option<u64> {
     let afternoon = status & HOURS_24 == 0 && hour & 0x80 != 0;
     let hour = match (status & HOURS_24 != 0, i64::from(number(hour & 0x7f))) {
         (true, hour) => hour,
-        (false, 12) => if afternoon { 12 } else { 0 },
+        (false, 12) => {
+            if afternoon {
+                12
+            } else {
+                0
+            }
+        }
         (false, hour) => hour + if afternoon { 12 } else { 0 },
     };
     let seconds = days_since_1970(2000 + year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;

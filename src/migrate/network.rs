@@ -34,7 +34,9 @@ impl Network {
         let interrupt = Some((interrupts::NETWORK_VECTOR, interrupts::local_apic::id()));
         let card = Card::open(Wishes { mtu: options.mtu, interrupt }).map_err(|why| format!("network: {why}"))?;
         log::info!("network: {}, {}/{}", card.describe(), ip.address, ip.length);
-        log::warn!("network: migrations are neither authenticated nor encrypted: use a link that only the hosts can reach");
+        log::warn!(
+            "network: migrations are neither authenticated nor encrypted: use a link that only the hosts can reach"
+        );
         let mut stack = Stack::new(card, Settings::new(ip.address, ip.length, clock::now()));
         if let Some(port) = options.listen {
             stack.listen(port).map_err(|why| format!("network: cannot listen on port {port}: {why}"))?;

@@ -11,9 +11,13 @@ use crate::{
     },
     observe::Observed,
 };
-use alloc::{boxed::Box, format, string::{String, ToString}};
-use migration::{Config, Offer, Path, Source, Status};
+use alloc::{
+    boxed::Box,
+    format,
+    string::{String, ToString},
+};
 use core::time::Duration;
+use migration::{Config, Offer, Path, Source, Status};
 use qavns::{PathChoice, Ratio};
 
 /// Within a round dirty flags are collected so seldom that it takes at most one in so many of the CPU's time. What the
@@ -82,9 +86,8 @@ impl Outgoing {
         };
         log::info!("{}: {}: {}, by {}", self.name, decision.condition.text(), path.name(), report.chosen_by);
         terminal.tell(What::Decision { vm: self.name.clone(), decision: report });
-        let (page_count, harvest_time) = guests
-            .peek(self.id)
-            .map_or((0, 0), |tenant| (tenant.vm.memory.pages() as u64, tenant.harvest_time()));
+        let (page_count, harvest_time) =
+            guests.peek(self.id).map_or((0, 0), |tenant| (tenant.vm.memory.pages() as u64, tenant.harvest_time()));
         let defaults = Config::default();
         let config = Config {
             downtime_limit: micros(self.request.downtime_limit),

@@ -5,7 +5,11 @@ use crate::{
     machine::{PAGE_SIZE, clock},
     vm::{Activity, memory::Page, state},
 };
-use alloc::{format, string::{String, ToString}, vec::Vec};
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
 use migration::{Bitmap, DestinationVm, Offer, SourceVm, ZERO_PAGE};
 use serde::{Deserialize, Serialize};
 

@@ -107,14 +107,7 @@ pub enum PathRequest {
 }
 
 impl PathRequest {
-    const ALL: [Self; 6] = [
-        Self::Auto,
-        Self::StopAndCopy,
-        Self::Demand,
-        Self::PreCopy,
-        Self::PostCopy,
-        Self::Hybrid,
-    ];
+    const ALL: [Self; 6] = [Self::Auto, Self::StopAndCopy, Self::Demand, Self::PreCopy, Self::PostCopy, Self::Hybrid];
 
     /// The word for it in commands and reports.
     #[must_use]
@@ -148,12 +141,7 @@ impl PolicyName {
     /// The policy itself, with the thresholds that were given. `robust` takes Td from the link where it
     /// was measured (in pages a jiffy) and no Td was given.
     #[must_use]
-    pub fn rule(
-        self,
-        tp: Option<Ratio>,
-        td: Option<Ratio>,
-        pages_per_jiffy: Option<Ratio>,
-    ) -> Box<dyn Policy> {
+    pub fn rule(self, tp: Option<Ratio>, td: Option<Ratio>, pages_per_jiffy: Option<Ratio>) -> Box<dyn Policy> {
         let tp = tp.unwrap_or(DEFAULT_TP);
         match (self, td, pages_per_jiffy) {
             (Self::Paper, _, _) => {
@@ -253,9 +241,7 @@ impl Command {
             "recover" => recover(rest),
             "policy" => policy(rest),
             "input" => input(rest),
-            _ => Err(CommandError::Unknown {
-                name: name.to_string(),
-            }),
+            _ => Err(CommandError::Unknown { name: name.to_string() }),
         }
     }
 }
@@ -263,17 +249,13 @@ impl Command {
 /// The first word, and what follows the one blank after it.
 fn first_word(text: &str) -> (&str, &str) {
     let text = text.trim_ascii_start();
-    text.split_once(|c: char| c.is_ascii_whitespace())
-        .unwrap_or((text, ""))
+    text.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((text, ""))
 }
 
 fn nothing_more(command: &'static str, rest: &str) -> Result<(), CommandError> {
     match first_word(rest) {
         ("", _) => Ok(()),
-        (word, _) => Err(CommandError::Surplus {
-            command,
-            word: word.to_string(),
-        }),
+        (word, _) => Err(CommandError::Surplus { command, word: word.to_string() }),
     }
 }
 
@@ -284,19 +266,7 @@ fn need<T>(given: Option<T>, command: &'static str, what: &'static str) -> Resul
 fn migrate(rest: &str) -> Result<Migrate, CommandError> {
     let given = Given::read(
         rest,
-        &[
-            "vm",
-            "to",
-            "path",
-            "policy",
-            "ts",
-            "tp",
-            "td",
-            "bandwidth",
-            "latency",
-            "downtime-limit",
-            "verify",
-        ],
+        &["vm", "to", "path", "policy", "ts", "tp", "td", "bandwidth", "latency", "downtime-limit", "verify"],
     )?;
     Ok(Migrate {
         vm: need(given.vm, "migrate", "vm=NAME")?,
@@ -333,10 +303,7 @@ fn policy(rest: &str) -> Result<Command, CommandError> {
 fn input(rest: &str) -> Result<Command, CommandError> {
     let (word, text) = first_word(rest);
     let given = Given::read(word, &["vm"])?;
-    Ok(Command::Input {
-        vm: need(given.vm, "input", "vm=NAME first")?,
-        text: text.to_string(),
-    })
+    Ok(Command::Input { vm: need(given.vm, "input", "vm=NAME first")?, text: text.to_string() })
 }
 
 /// What the `key=value` words of a command said.
@@ -380,32 +347,21 @@ impl Given {
                 "auto, stop-and-copy, demand, pre-copy, post-copy or hybrid",
                 PathRequest::read,
             ),
-            "policy" => word.into(
-                &mut self.policy,
-                "policy",
-                "paper or robust",
-                PolicyName::read,
-            ),
+            "policy" => word.into(&mut self.policy, "policy", "paper or robust", PolicyName::read),
             "ts" => word.into(&mut self.ts, "ts", "1ms to 600s", |text| {
                 values::duration(text, Duration::from_millis(1)..=Duration::from_secs(600))
             }),
             "tp" => word.into(&mut self.tp, "tp", RATIO, |text| text.parse().ok()),
             "td" => word.into(&mut self.td, "td", RATIO, |text| text.parse().ok()),
-            "bandwidth" => word.into(
-                &mut self.bandwidth,
-                "bandwidth",
-                "bytes a second, 0 for no limit",
-                values::number,
-            ),
+            "bandwidth" => {
+                word.into(&mut self.bandwidth, "bandwidth", "bytes a second, 0 for no limit", values::number)
+            }
             "latency" => word.into(&mut self.latency, "latency", "0us to 10s", |text| {
                 values::duration(text, Duration::ZERO..=Duration::from_secs(10))
             }),
-            "downtime-limit" => word.into(
-                &mut self.downtime_limit,
-                "downtime-limit",
-                "1ms to 600s",
-                |text| values::duration(text, Duration::from_millis(1)..=Duration::from_secs(600)),
-            ),
+            "downtime-limit" => word.into(&mut self.downtime_limit, "downtime-limit", "1ms to 600s", |text| {
+                values::duration(text, Duration::from_millis(1)..=Duration::from_secs(600))
+            }),
             "verify" => word.into(&mut self.verify, "verify", "yes or no", yes_or_no),
             _ => Err(word.unknown()),
         }
@@ -413,9 +369,7 @@ impl Given {
 }
 
 fn name(text: &str) -> Option<String> {
-    (1..=LONGEST_NAME)
-        .contains(&text.len())
-        .then(|| text.to_string())
+    (1..=LONGEST_NAME).contains(&text.len()).then(|| text.to_string())
 }
 
 fn target(text: &str) -> Option<Target> {

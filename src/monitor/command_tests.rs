@@ -24,16 +24,10 @@ fn a_migration_has_defaults() {
     };
     let to = Target::Host(SocketAddrV4::new([10, 0, 0, 2].into(), 4444));
     assert_eq!((migrate.vm.as_str(), migrate.to), ("linux", to));
-    assert_eq!(
-        (migrate.path, migrate.policy, migrate.verify),
-        (PathRequest::Auto, None, false)
-    );
+    assert_eq!((migrate.path, migrate.policy, migrate.verify), (PathRequest::Auto, None, false));
     assert_eq!((migrate.ts, migrate.latency), (DEFAULT_TS, Duration::ZERO));
     assert_eq!(migrate.downtime_limit, Duration::from_millis(300));
-    assert_eq!(
-        (migrate.tp, migrate.td, migrate.bandwidth),
-        (None, None, None)
-    );
+    assert_eq!((migrate.tp, migrate.td, migrate.bandwidth), (None, None, None));
 }
 
 #[test]
@@ -78,10 +72,7 @@ fn input_keeps_the_text_as_it_was_typed() {
         other => panic!("{other:?}"),
     };
     let pair = |vm: &str, text: &str| (vm.to_string(), text.to_string());
-    assert_eq!(
-        typed("input vm=linux echo  a=b "),
-        pair("linux", "echo  a=b ")
-    );
+    assert_eq!(typed("input vm=linux echo  a=b "), pair("linux", "echo  a=b "));
     assert_eq!(typed("input vm=linux"), pair("linux", ""));
 }
 
@@ -89,10 +80,7 @@ fn input_keeps_the_text_as_it_was_typed() {
 fn recover_needs_a_host() {
     let to = SocketAddrV4::new([10, 0, 0, 2].into(), 4444);
     let vm = "a".to_string();
-    assert_eq!(
-        read("recover vm=a to=10.0.0.2:4444"),
-        Command::Recover { vm, to }
-    );
+    assert_eq!(read("recover vm=a to=10.0.0.2:4444"), Command::Recover { vm, to });
     let message = "`to=memory` cannot be used: to takes IP:PORT";
     assert_eq!(refused("recover vm=a to=memory"), message);
 }
@@ -103,17 +91,11 @@ fn errors_say_what_was_wrong() {
     assert_eq!(refused("migrat vm=a"), "unknown command `migrat`");
     assert_eq!(refused("status now"), "`status` does not take `now`");
     assert_eq!(refused("migrate to=memory"), "`migrate` needs vm=NAME");
-    assert_eq!(
-        refused("migrate vm=a"),
-        "`migrate` needs to=IP:PORT or to=memory"
-    );
+    assert_eq!(refused("migrate vm=a"), "`migrate` needs to=IP:PORT or to=memory");
     assert_eq!(refused("cancel vm=a to=memory"), "unknown option `to`");
     assert_eq!(refused("cancel a"), "`a` needs a value: a=...");
     assert_eq!(refused("cancel vm=a vm=b"), "`vm` is given twice");
-    assert_eq!(
-        refused("policy best"),
-        "`policy` needs a name: paper or robust"
-    );
+    assert_eq!(refused("policy best"), "`policy` needs a name: paper or robust");
     let td = "`td=1/0` cannot be used: td takes N or N/M, M not 0";
     assert_eq!(refused("migrate vm=a to=memory td=1/0"), td);
     let long = "s".repeat(LONGEST_LINE + 1);
@@ -122,19 +104,7 @@ fn errors_say_what_was_wrong() {
 
 #[test]
 fn no_line_panics() {
-    let pieces = [
-        "migrate",
-        "vm=",
-        "input",
-        "=",
-        " ",
-        "é",
-        "\u{0}",
-        "td=",
-        "/",
-        "9999999999999999999999",
-        "ms",
-    ];
+    let pieces = ["migrate", "vm=", "input", "=", " ", "é", "\u{0}", "td=", "/", "9999999999999999999999", "ms"];
     for a in pieces {
         for b in pieces {
             for c in pieces {
@@ -157,10 +127,7 @@ fn robust_takes_td_from_the_link_unless_one_was_given() {
     };
     let td = |name: PolicyName, td, link| name.rule(None, td, link).decide(&calm).td;
     assert_eq!(Some(td(PolicyName::Robust, None, link)), Ratio::new(1, 122));
-    assert_eq!(
-        td(PolicyName::Robust, Some(Ratio::whole(9)), link),
-        Ratio::whole(9)
-    );
+    assert_eq!(td(PolicyName::Robust, Some(Ratio::whole(9)), link), Ratio::whole(9));
     assert_eq!(td(PolicyName::Robust, None, None), DEFAULT_TD);
     assert_eq!(td(PolicyName::Paper, None, link), DEFAULT_TD);
 }

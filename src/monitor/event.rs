@@ -22,11 +22,7 @@ pub struct Event {
 
 /// What happened.
 #[derive(Clone, Debug, Serialize)]
-#[serde(
-    tag = "event",
-    rename_all = "kebab-case",
-    rename_all_fields = "kebab-case"
-)]
+#[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum What {
     /// The image has booted.
     Ready {
@@ -226,20 +222,13 @@ impl What {
     /// The event for a restart, with the reading after it.
     #[must_use]
     pub fn restart(vm: &str, cause: RestartCause, after: &Reading) -> Self {
-        Self::Restart {
-            vm: vm.to_string(),
-            cause: cause.text(),
-            id: after.identifier.to_string(),
-        }
+        Self::Restart { vm: vm.to_string(), cause: cause.text(), id: after.identifier.to_string() }
     }
 
     /// This event at a time since the image started.
     #[must_use]
     pub fn at(self, at: Duration) -> Event {
-        Event {
-            at: at.into(),
-            what: self,
-        }
+        Event { at: at.into(), what: self }
     }
 }
 

@@ -1,10 +1,11 @@
 use alloc::collections::BTreeMap;
 
+use migration::{Latency, Pages, Path, Round, Status};
 use qavns::{DEFAULT_TD, DEFAULT_TP, Paper, Policy, Sample, Version};
 use serde_json::{Value, json};
 
 use super::super::command::PathRequest;
-use super::super::report::{HarvestTime, Latency, MigrationStatus, Pages, Round};
+use super::super::report::HarvestTime;
 use super::*;
 
 fn ms(milliseconds: u64) -> Milliseconds {
@@ -46,12 +47,7 @@ fn the_time_of_an_event_is_in_milliseconds() {
 
 #[test]
 fn ready_leaves_out_a_port_that_is_not_open() {
-    let ready = |listening| What::Ready {
-        version: "0.1.0",
-        vms: alloc::vec![vm()],
-        listening,
-        memory_free: 4096,
-    };
+    let ready = |listening| What::Ready { version: "0.1.0", vms: alloc::vec![vm()], listening, memory_free: 4096 };
     let open = json!({"event": "ready", "at": 1234.567, "version": "0.1.0", "vms": ["linux"],
                       "listening": 4444, "memory-free": 4096});
     assert_eq!(json_of(ready(Some(4444))), open);
@@ -61,10 +57,7 @@ fn ready_leaves_out_a_port_that_is_not_open() {
 #[test]
 fn what_a_guest_prints_stays_on_one_line() {
     let text = "a \"quoted\" \\ \n\r\u{0}\u{1b}[31m\u{2028}é".to_string();
-    let event = json_of(What::Console {
-        vm: vm(),
-        text: text.clone(),
-    });
+    let event = json_of(What::Console { vm: vm(), text: text.clone() });
     assert_eq!(event.get("text"), Some(&Value::String(text)));
 }
 
@@ -99,10 +92,7 @@ fn a_sample_has_the_words_of_the_report() {
 
 #[test]
 fn a_decision_has_the_words_of_the_report() {
-    let policy = Paper {
-        tp: DEFAULT_TP,
-        td: DEFAULT_TD,
-    };
+    let policy = Paper { tp: DEFAULT_TP, td: DEFAULT_TD };
     let decision = DecisionReport::by_policy(&policy.decide(&sample()));
     let expected = json!({
         "policy": "paper", "path": "post-copy", "condition": "storm of birth and death of processes",
@@ -124,35 +114,21 @@ fn a_path_asked_for_is_chosen_by_the_user() {
 
 #[test]
 fn a_migration_has_the_words_of_the_report() {
-    let migration = MigrationReport {
-        path: "pre-copy",
-        status: MigrationStatus::PostcopyPaused,
-        total_time: ms(7000),
-        downtime: Some(ms(200)),
-        setup_time: Some(ms(1)),
-        expected_downtime: Some(ms(150)),
-        dirty_sync_count: Some(3),
-        rounds: alloc::vec![Round {
-            pages: 10,
-            bytes: 41_000,
-            time: ms(5),
-            dirtied: 2
-        }],
-        postcopy_requests: Some(4),
-        fault_latency: Some(Latency {
-            p50: ms(1),
-            p99: ms(2),
-            max: ms(3),
-        }),
-        pages: Some(Pages {
-            normal: 8,
-            duplicate: 2,
-            skipped: 1,
-            twice: 0,
-        }),
+    let migration = Report {
+        path: Path::PreCopy,
+        status: Status::PostcopyPaused,
+        total_time: 7_000_000,
+        downtime: Some(200_000),
+        setup_time: Some(1000),
+        expected_downtime: Some(150_000),
+        dirty_sync_count: 3,
+        rounds: alloc::vec![Round { pages: 10, bytes: 41_000, time: 5000, dirtied: 2 }],
+        postcopy_requests: 4,
+        fault_latency: Some(Latency { p50: 1000, p99: 2000, max: 3000 }),
+        pages: Pages { normal: 8, duplicate: 2, skipped: 1, twice: 0 },
         bytes: 41_000,
         throughput: Some(5),
-        link_throughput: Some(6),
+        verify: None,
     };
     let expected = json!({
         "path": "pre-copy", "status": "postcopy-paused", "total-time": 7000.0, "downtime": 200.0,
@@ -160,15 +136,9 @@ fn a_migration_has_the_words_of_the_report() {
         "rounds": [{"pages": 10, "bytes": 41000, "time": 5.0, "dirtied": 2}], "postcopy-requests": 4,
         "fault-latency": {"p50": 1.0, "p99": 2.0, "max": 3.0},
         "pages": {"normal": 8, "duplicate": 2, "skipped": 1, "twice": 0}, "bytes": 41000, "throughput": 5,
-        "link-throughput": 6,
     });
     let error = Some("the link broke".to_string());
-    let event = json_of(What::Migration {
-        vm: vm(),
-        side: Side::Source,
-        migration,
-        error,
-    });
+    let event = json_of(What::Migration { vm: vm(), side: Side::Source, migration, error });
     assert_eq!(event.get("migration"), Some(&expected));
     assert_eq!(event.get("side"), Some(&json!("source")));
     assert_eq!(event.get("error"), Some(&json!("the link broke")));
@@ -176,32 +146,15 @@ fn a_migration_has_the_words_of_the_report() {
 
 #[test]
 fn progress_and_overhead_are_flat() {
-    let progress = Progress {
-        path: "pre-copy",
-        phase: "push",
-        round: 2,
-        pages_sent: 7,
-        pages_left: 8,
-        bytes: 9,
-        throughput: 10,
-    };
+    let progress =
+        Progress { path: "pre-copy", phase: "push", round: 2, pages_sent: 7, pages_left: 8, bytes: 9, throughput: 10 };
     let expected = json!({
         "event": "progress", "at": 1234.567, "vm": "linux", "side": "destination", "path": "pre-copy",
         "phase": "push", "round": 2, "pages-sent": 7, "pages-left": 8, "bytes": 9, "throughput": 10,
     });
-    assert_eq!(
-        json_of(What::Progress {
-            vm: vm(),
-            side: Side::Destination,
-            progress
-        }),
-        expected
-    );
+    assert_eq!(json_of(What::Progress { vm: vm(), side: Side::Destination, progress }), expected);
     let overhead = OverheadReport {
-        harvest_time: Some(HarvestTime {
-            p50: ms(1),
-            max: ms(2),
-        }),
+        harvest_time: Some(HarvestTime { p50: ms(1), max: ms(2) }),
         exits: BTreeMap::from([("HLT".to_string(), 5)]),
     };
     let expected = json!({"event": "overhead", "at": 1234.567, "vm": "linux",
@@ -211,11 +164,7 @@ fn progress_and_overhead_are_flat() {
 
 #[test]
 fn an_error_carries_the_command_that_caused_it() {
-    let error = What::Error {
-        message: "no".to_string(),
-        command: Some("quit now".to_string()),
-    };
-    let expected =
-        json!({"event": "error", "at": 1234.567, "message": "no", "command": "quit now"});
+    let error = What::Error { message: "no".to_string(), command: Some("quit now".to_string()) };
+    let expected = json!({"event": "error", "at": 1234.567, "message": "no", "command": "quit now"});
     assert_eq!(json_of(error), expected);
 }

@@ -40,10 +40,7 @@ impl LineAssembler {
     /// An assembler at the start of a line.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            line: Vec::new(),
-            dropping: false,
-        }
+        Self { line: Vec::new(), dropping: false }
     }
 
     /// Takes one byte; gives the line, or its error, that this byte brings about.
@@ -81,10 +78,7 @@ mod tests {
 
     fn lines(bytes: &[u8]) -> Vec<Result<String, LineError>> {
         let mut assembler = LineAssembler::new();
-        bytes
-            .iter()
-            .filter_map(|&byte| assembler.push(byte))
-            .collect()
+        bytes.iter().filter_map(|&byte| assembler.push(byte)).collect()
     }
 
     fn line(text: &str) -> Result<String, LineError> {
@@ -113,9 +107,6 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_are_an_error() {
-        assert_eq!(
-            lines(b"\xFF\xFE\nquit\n"),
-            [Err(LineError::NotText), line("quit")]
-        );
+        assert_eq!(lines(b"\xFF\xFE\nquit\n"), [Err(LineError::NotText), line("quit")]);
     }
 }

@@ -76,10 +76,9 @@ impl fmt::Display for OptionsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Word(error) => error.fmt(f),
-            Self::UnevenHarvest { harvest, jiffy } => write!(
-                f,
-                "`harvest` of {harvest:?} is no multiple of the jiffy of {jiffy:?}"
-            ),
+            Self::UnevenHarvest { harvest, jiffy } => {
+                write!(f, "`harvest` of {harvest:?} is no multiple of the jiffy of {jiffy:?}")
+            }
             Self::ListenWithoutAddress => f.write_str("`listen` needs an address: ip=..."),
         }
     }
@@ -119,18 +118,8 @@ impl Given {
                 let mtu = u16::try_from(values::number(text)?).ok()?;
                 (mtu >= SMALLEST_MTU).then_some(mtu)
             }),
-            "listen" => word.into(
-                &mut self.listen,
-                "listen",
-                "a port, 1 to 65535",
-                values::port,
-            ),
-            "log" => word.into(
-                &mut self.log,
-                "log",
-                "error, warn, info, debug or trace",
-                level,
-            ),
+            "listen" => word.into(&mut self.listen, "listen", "a port, 1 to 65535", values::port),
+            "log" => word.into(&mut self.log, "log", "error, warn, info, debug or trace", level),
             "console" => word.into(&mut self.console, "console", "com1, com2 or virtio", console),
             _ => Err(word.unknown()),
         }
@@ -173,10 +162,7 @@ impl Options {
 /// A period that was asked for must be whole jiffies; the default one is rounded up to them, so that
 /// every jiffy can be given by itself.
 fn harvest_jiffies(asked: Option<Duration>, jiffy: Duration) -> Result<u64, OptionsError> {
-    let (tick, period) = (
-        jiffy.as_micros().max(1),
-        asked.unwrap_or(DEFAULT_HARVEST).as_micros(),
-    );
+    let (tick, period) = (jiffy.as_micros().max(1), asked.unwrap_or(DEFAULT_HARVEST).as_micros());
     if let Some(harvest) = asked
         && period % tick != 0
     {
@@ -189,9 +175,7 @@ fn prefix(text: &str) -> Option<Ipv4Prefix> {
     let (address, length) = text.split_once('/')?;
     let length = u8::try_from(values::number(length)?).ok()?;
     let address = values::host_address(address)?;
-    (1..=32)
-        .contains(&length)
-        .then_some(Ipv4Prefix { address, length })
+    (1..=32).contains(&length).then_some(Ipv4Prefix { address, length })
 }
 
 fn level(text: &str) -> Option<LevelFilter> {
@@ -229,14 +213,8 @@ mod tests {
         let options = Options::parse("").expect("defaults");
         assert_eq!(options.jiffy, Duration::from_millis(4));
         assert_eq!(options.harvest_jiffies, 25);
-        assert_eq!(
-            (options.ip, options.mtu, options.listen),
-            (None, None, None)
-        );
-        assert_eq!(
-            (options.log, options.console),
-            (LevelFilter::Info, Console::Com2)
-        );
+        assert_eq!((options.ip, options.mtu, options.listen), (None, None, None));
+        assert_eq!((options.log, options.console), (LevelFilter::Info, Console::Com2));
     }
 
     #[test]
@@ -248,10 +226,7 @@ mod tests {
         let ip = options.ip.expect("an address");
         assert_eq!((ip.address.octets(), ip.length), ([10, 0, 0, 1], 24));
         assert_eq!((options.mtu, options.listen), (Some(9000), Some(4444)));
-        assert_eq!(
-            (options.log, options.console),
-            (LevelFilter::Debug, Console::Com1)
-        );
+        assert_eq!((options.log, options.console), (LevelFilter::Debug, Console::Com1));
     }
 
     #[test]
@@ -278,10 +253,7 @@ mod tests {
             "jiffy=",
         ] {
             let message = refused(word);
-            assert!(
-                message.starts_with(&alloc::format!("`{word}` cannot")),
-                "{message}"
-            );
+            assert!(message.starts_with(&alloc::format!("`{word}` cannot")), "{message}");
         }
     }
 

@@ -68,10 +68,7 @@ impl SampleReport {
     /// The record of a sample and of the identifiers seen on the way.
     #[must_use]
     pub fn new(sample: &Sample, identifiers: &[(Duration, Identifier)]) -> Self {
-        let identifiers = identifiers.iter().map(|(at, id)| IdentifierAt {
-            at: (*at).into(),
-            id: id.to_string(),
-        });
+        let identifiers = identifiers.iter().map(|(at, id)| IdentifierAt { at: (*at).into(), id: id.to_string() });
         Self {
             ts: sample.ts.into(),
             jiffy: sample.jiffy.into(),
@@ -140,10 +137,7 @@ impl From<Margin> for MarginReport {
     }
 }
 
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "for reading; the decision was taken in integers"
-)]
+#[allow(clippy::cast_precision_loss, reason = "for reading; the decision was taken in integers")]
 fn number(ratio: Ratio) -> f64 {
     ratio.numerator() as f64 / ratio.denominator() as f64
 }
@@ -156,10 +150,7 @@ impl DecisionReport {
             qavns::PathChoice::PreCopy => PathRequest::PreCopy,
             qavns::PathChoice::PostCopy => PathRequest::PostCopy,
         };
-        Self {
-            chosen_by: "policy",
-            ..Self::by_user(path, Some(decision))
-        }
+        Self { chosen_by: "policy", ..Self::by_user(path, Some(decision)) }
     }
 
     /// The record of a path that was asked for, beside what the policy saw where it was asked.

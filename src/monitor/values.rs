@@ -66,18 +66,14 @@ impl<'a> Word<'a> {
     /// # Errors
     /// The word has no `=`.
     pub fn split(word: &'a str) -> Result<Self, WordError> {
-        let (key, value) = word.split_once('=').ok_or_else(|| WordError::NoValue {
-            key: word.to_string(),
-        })?;
+        let (key, value) = word.split_once('=').ok_or_else(|| WordError::NoValue { key: word.to_string() })?;
         Ok(Self { key, value })
     }
 
     /// The error for a key that has no meaning here.
     #[must_use]
     pub fn unknown(self) -> WordError {
-        WordError::Unknown {
-            key: self.key.to_string(),
-        }
+        WordError::Unknown { key: self.key.to_string() }
     }
 
     /// Reads the value into `slot`; `read` gives nothing for a value that is not `wanted`.
@@ -92,9 +88,7 @@ impl<'a> Word<'a> {
         read: impl FnOnce(&'a str) -> Option<T>,
     ) -> Result<(), WordError> {
         if slot.is_some() {
-            return Err(WordError::Repeated {
-                key: key.to_string(),
-            });
+            return Err(WordError::Repeated { key: key.to_string() });
         }
         let value = read(self.value).ok_or_else(|| bad_value(key, self.value, wanted))?;
         *slot = Some(value);
@@ -104,11 +98,7 @@ impl<'a> Word<'a> {
 
 /// The error for `key=value` where the key takes what is `wanted`.
 pub(super) fn bad_value(key: &'static str, value: &str, wanted: &'static str) -> WordError {
-    WordError::Value {
-        key,
-        value: value.to_string(),
-        wanted,
-    }
+    WordError::Value { key, value: value.to_string(), wanted }
 }
 
 /// A whole number in digits alone; `from_str` would also take a leading `+`.
@@ -170,18 +160,7 @@ mod tests {
         assert_eq!(any_duration("1s"), Some(Duration::from_secs(1)));
         let largest = Duration::from_secs(u64::MAX);
         assert_eq!(any_duration("18446744073709551615s"), Some(largest));
-        for wrong in [
-            "",
-            "4",
-            "ms",
-            "4 ms",
-            "-4ms",
-            "+4ms",
-            "4m",
-            "4.5ms",
-            "4µs",
-            "18446744073709551616s",
-        ] {
+        for wrong in ["", "4", "ms", "4 ms", "-4ms", "+4ms", "4m", "4.5ms", "4µs", "18446744073709551616s"] {
             assert_eq!(any_duration(wrong), None, "{wrong}");
         }
     }
@@ -197,20 +176,10 @@ mod tests {
     #[test]
     fn endpoints_name_one_host_and_a_port() {
         let endpoint_text = |text| endpoint(text).map(|e| e.to_string());
-        assert_eq!(
-            endpoint_text("10.0.0.2:4444").as_deref(),
-            Some("10.0.0.2:4444")
-        );
-        for wrong in [
-            "10.0.0.2",
-            "10.0.0.2:0",
-            "10.0.0.2:65536",
-            "10.0.0:1",
-            "0.0.0.0:1",
-            "224.0.0.1:1",
-            ":1",
-            "10.0.0.2:+1",
-        ] {
+        assert_eq!(endpoint_text("10.0.0.2:4444").as_deref(), Some("10.0.0.2:4444"));
+        for wrong in
+            ["10.0.0.2", "10.0.0.2:0", "10.0.0.2:65536", "10.0.0:1", "0.0.0.0:1", "224.0.0.1:1", ":1", "10.0.0.2:+1"]
+        {
             assert_eq!(endpoint_text(wrong), None, "{wrong}");
         }
     }

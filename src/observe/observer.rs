@@ -62,13 +62,7 @@ impl Observer {
     /// An observer of a VM that arrived with its version.
     #[must_use]
     pub fn resume(version: Version, jiffy: Duration, harvest_jiffies: u64) -> Self {
-        Self {
-            version,
-            jiffy,
-            harvest_jiffies: harvest_jiffies.max(1),
-            since_harvest: 0,
-            sample: None,
-        }
+        Self { version, jiffy, harvest_jiffies: harvest_jiffies.max(1), since_harvest: 0, sample: None }
     }
 
     /// The version as it is now.
@@ -124,11 +118,7 @@ impl Observer {
         if let Some(running) = &mut self.sample {
             running.keep(at, identifier);
         }
-        if self.sample_is_over() {
-            self.finish()
-        } else {
-            None
-        }
+        if self.sample_is_over() { self.finish() } else { None }
     }
 
     /// The migration starts (MST) and with it a sample of length `ts`: at least one jiffy, whole
@@ -158,9 +148,7 @@ impl Observer {
 
     fn sample_is_over(&self) -> bool {
         let js = self.reading().identifier.js;
-        self.sample
-            .as_ref()
-            .is_some_and(|running| js >= running.last_jiffy)
+        self.sample.as_ref().is_some_and(|running| js >= running.last_jiffy)
     }
 
     fn finish(&mut self) -> Option<Observed> {
@@ -173,10 +161,7 @@ impl Observer {
             jiffy: self.jiffy,
             harvest_period: self.jiffy.saturating_mul(periods),
         };
-        Some(Observed {
-            sample,
-            identifiers: running.identifiers,
-        })
+        Some(Observed { sample, identifiers: running.identifiers })
     }
 }
 
@@ -241,39 +226,21 @@ mod tests {
         observer.harvested(JIFFY, 50);
         observer.start_sample(Duration::from_millis(500));
         assert!(observer.sampling());
-        let Observed {
-            sample,
-            identifiers,
-        } = run(&mut observer, 7);
+        let Observed { sample, identifiers } = run(&mut observer, 7);
         assert!(!observer.sampling());
         assert_eq!(sample.start.identifier, Identifier::START);
         assert_eq!(sample.end.identifier.to_string(), "000000000125.1.0.35");
         assert_eq!((sample.jiffies(), sample.pages_modified()), (125, 35));
         assert_eq!(sample.harvest_period, Duration::from_millis(100));
-        let seen: Vec<_> = identifiers
-            .iter()
-            .map(|(at, id)| (at.as_millis(), id.js, id.dpcn))
-            .collect();
-        assert_eq!(
-            seen,
-            [
-                (100, 25, 7),
-                (200, 50, 14),
-                (300, 75, 21),
-                (400, 100, 28),
-                (500, 125, 35)
-            ]
-        );
+        let seen: Vec<_> = identifiers.iter().map(|(at, id)| (at.as_millis(), id.js, id.dpcn)).collect();
+        assert_eq!(seen, [(100, 25, 7), (200, 50, 14), (300, 75, 21), (400, 100, 28), (500, 125, 35)]);
     }
 
     #[test]
     fn a_ts_of_uneven_length_ends_with_a_harvest_of_its_own() {
         let mut observer = observer();
         observer.start_sample(Duration::from_millis(130));
-        let Observed {
-            sample,
-            identifiers,
-        } = run(&mut observer, 1);
+        let Observed { sample, identifiers } = run(&mut observer, 1);
         assert_eq!((sample.jiffies(), sample.pages_modified()), (33, 2));
         assert_eq!(identifiers.len(), 2);
     }
@@ -282,22 +249,13 @@ mod tests {
     fn a_restart_and_processes_show_in_the_sample() {
         let mut observer = observer();
         observer.start_sample(Duration::from_millis(100));
-        observer.processes(Changes {
-            births: 3,
-            deaths: 2,
-        });
+        observer.processes(Changes { births: 3, deaths: 2 });
         observer.restart();
-        observer.processes(Changes {
-            births: 1,
-            deaths: 0,
-        });
+        observer.processes(Changes { births: 1, deaths: 0 });
         observer.modified(2);
         let sample = run(&mut observer, 5).sample;
         assert_eq!(sample.end.identifier.to_string(), "000000000025.2.1.7");
-        assert_eq!(
-            (sample.restarts(), sample.births(), sample.deaths()),
-            (1, 4, 2)
-        );
+        assert_eq!((sample.restarts(), sample.births(), sample.deaths()), (1, 4, 2));
     }
 
     #[test]
@@ -315,9 +273,7 @@ mod tests {
         observer.start_sample(JIFFY * 5000);
         let identifiers = run(&mut observer, 0).identifiers;
         assert!(identifiers.len() <= MOST_IDENTIFIERS);
-        let even = identifiers
-            .windows(2)
-            .all(|pair| pair[1].1.js - pair[0].1.js == 8);
+        let even = identifiers.windows(2).all(|pair| pair[1].1.js - pair[0].1.js == 8);
         assert!(even);
     }
 

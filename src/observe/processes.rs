@@ -80,13 +80,7 @@ impl ProcessTable {
     /// lower one, stands for both.
     #[must_use]
     pub fn new(kpti: bool) -> Self {
-        Self {
-            kpti,
-            live: BTreeMap::new(),
-            recent: VecDeque::new(),
-            held_back: VecDeque::new(),
-            overflow: 0,
-        }
+        Self { kpti, live: BTreeMap::new(), recent: VecDeque::new(), held_back: VecDeque::new(), overflow: 0 }
     }
 
     /// Begins to watch, with the CR3 of each vCPU as it is now: these processes are old, although the
@@ -114,11 +108,7 @@ impl ProcessTable {
         }
         let old_lives = self.leave(old, roots, &mut changes);
         self.count_where(&mut changes, |held| held.root == new && held.reloaded);
-        for held in self
-            .held_back
-            .iter_mut()
-            .filter(|held| held.forerunner == new)
-        {
+        for held in self.held_back.iter_mut().filter(|held| held.forerunner == new) {
             held.reloaded = true;
         }
         self.recent.retain(|&root| root != new);
@@ -129,10 +119,7 @@ impl ProcessTable {
     /// Looks at every root; to be called at each harvest. No birth stays held back after it.
     pub fn sweep(&mut self, roots: &mut impl GuestRoots) -> Changes {
         let mut changes = Changes::default();
-        let dead = self
-            .live
-            .iter()
-            .filter(|(root, kernel)| torn_down(**root, **kernel, roots));
+        let dead = self.live.iter().filter(|(root, kernel)| torn_down(**root, **kernel, roots));
         let dead: alloc::vec::Vec<u64> = dead.map(|(root, _)| *root).collect();
         for root in dead {
             self.bury(root, &mut changes);
@@ -164,13 +151,7 @@ impl ProcessTable {
     }
 
     /// Takes in the root that is being loaded, from `forerunner` if that is a live process.
-    fn enter(
-        &mut self,
-        new: u64,
-        forerunner: Option<u64>,
-        roots: &mut impl GuestRoots,
-        changes: &mut Changes,
-    ) {
+    fn enter(&mut self, new: u64, forerunner: Option<u64>, roots: &mut impl GuestRoots, changes: &mut Changes) {
         // The kernel's own root, which no process has, maps nothing in the user half.
         if self.live.contains_key(&new) || user_half_empty(new, roots) {
             return;
@@ -185,11 +166,7 @@ impl ProcessTable {
         if self.held_back.len() >= HELD_BACK && self.held_back.pop_front().is_some() {
             changes.births += 1;
         }
-        self.held_back.push_back(HeldBack {
-            root: new,
-            forerunner,
-            reloaded: false,
-        });
+        self.held_back.push_back(HeldBack { root: new, forerunner, reloaded: false });
     }
 
     /// False if the table is full.
@@ -224,13 +201,11 @@ impl ProcessTable {
     /// its forerunner had, neither its death nor the birth that was held back counts.
     fn bury(&mut self, root: u64, changes: &mut Changes) {
         self.live.remove(&root);
-        let replaced = self.held_back.iter().position(|held| {
-            (held.forerunner == root && !held.reloaded) || (held.root == root && held.reloaded)
-        });
-        if replaced
-            .and_then(|held| self.held_back.remove(held))
-            .is_none()
-        {
+        let replaced = self
+            .held_back
+            .iter()
+            .position(|held| (held.forerunner == root && !held.reloaded) || (held.root == root && held.reloaded));
+        if replaced.and_then(|held| self.held_back.remove(held)).is_none() {
             self.count_where(changes, |held| held.root == root || held.forerunner == root);
             changes.deaths += 1;
         }
@@ -254,9 +229,7 @@ fn torn_down(root: u64, kernel: u64, roots: &mut impl GuestRoots) -> bool {
 
 /// From the top down, where a process has its stack: a live one is told by its first entry.
 fn user_half_empty(root: u64, roots: &mut impl GuestRoots) -> bool {
-    (0..USER_ENTRIES)
-        .rev()
-        .all(|index| roots.entry(root, index).unwrap_or(0) == 0)
+    (0..USER_ENTRIES).rev().all(|index| roots.entry(root, index).unwrap_or(0) == 0)
 }
 
 /// Without the accessed bit and other flags that change while it is in use.

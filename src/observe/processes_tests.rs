@@ -90,11 +90,7 @@ impl Guest {
         // The walks of the processor mark the tables that are in use (SDM vol. 3, section 29.3.5).
         let gfn = (cr3 & ADDRESS) >> 12;
         self.written.insert(gfn);
-        if let Some(kernel) = self
-            .frames
-            .get_mut(&gfn)
-            .and_then(|f| f.get_mut(&KERNEL_ENTRY))
-        {
+        if let Some(kernel) = self.frames.get_mut(&gfn).and_then(|f| f.get_mut(&KERNEL_ENTRY)) {
             *kernel |= 0x20;
         }
     }

@@ -9,10 +9,22 @@ const LARGEST_EXTENDED: u32 = 0x8000_0008;
 const HYPERVISOR: u32 = 0x4000_0000;
 
 /// Leaf 1 ECX: SSE3, PCLMULQDQ, SSSE3, CMPXCHG16B, PCID, SSE4.1, SSE4.2, MOVBE, POPCNT, AES, RDRAND.
-const FEATURES_ECX: u32 = 1 | 1 << 1 | 1 << 9 | 1 << 13 | 1 << 17 | 1 << 19 | 1 << 20 | 1 << 22 | 1 << 23 | 1 << 25 | 1 << 30;
+const FEATURES_ECX: u32 =
+    1 | 1 << 1 | 1 << 9 | 1 << 13 | 1 << 17 | 1 << 19 | 1 << 20 | 1 << 22 | 1 << 23 | 1 << 25 | 1 << 30;
 /// Leaf 1 EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, CX8, SEP, PGE, CMOV, PAT, PSE-36, CLFSH, MMX, FXSR, SSE, SSE2.
-const FEATURES_EDX: u32 = 0x3f | 1 << 6 | 1 << 8 | 1 << 11 | 1 << 13 | 1 << 15 | 1 << 16 | 1 << 17 | 1 << 19
-    | 1 << 23 | 1 << 24 | 1 << 25 | 1 << 26;
+const FEATURES_EDX: u32 = 0x3f
+    | 1 << 6
+    | 1 << 8
+    | 1 << 11
+    | 1 << 13
+    | 1 << 15
+    | 1 << 16
+    | 1 << 17
+    | 1 << 19
+    | 1 << 23
+    | 1 << 24
+    | 1 << 25
+    | 1 << 26;
 /// Leaf 7 EBX: FSGSBASE, SMEP, ERMS, INVPCID, RDSEED, ADX, SMAP, CLFLUSHOPT.
 const EXTENDED_EBX: u32 = 1 | 1 << 7 | 1 << 9 | 1 << 10 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 23;
 /// Leaf 7 EBX: IA32_TSC_ADJUST, which is answered in software.
@@ -83,7 +95,14 @@ mod tests {
     #[test]
     fn what_is_not_whitelisted_is_not_there() {
         let [_, _, ecx, edx] = answer(1, 0, 1, everything);
-        for (word, bit, feature) in [(ecx, 5, "VMX"), (ecx, 26, "XSAVE"), (ecx, 28, "AVX"), (ecx, 21, "x2APIC"), (edx, 9, "APIC"), (edx, 12, "MTRR")] {
+        for (word, bit, feature) in [
+            (ecx, 5, "VMX"),
+            (ecx, 26, "XSAVE"),
+            (ecx, 28, "AVX"),
+            (ecx, 21, "x2APIC"),
+            (edx, 9, "APIC"),
+            (edx, 12, "MTRR"),
+        ] {
             assert_eq!(word & 1 << bit, 0, "{feature}");
         }
         for leaf in [2, 4, 5, 6, 9, 0xb, 0xd, 0x14, 0x17, 0x8000_0005, 0xc000_0000, 0x4000_0001] {

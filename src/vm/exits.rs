@@ -2,7 +2,9 @@
 //! give it, or its VM stops with a reason.
 
 use super::{
-    cpuid, machine::{Stop, Vm}, msr,
+    cpuid,
+    machine::{Stop, Vm},
+    msr,
     vcpu::{Event, host_cpuid},
 };
 use crate::{

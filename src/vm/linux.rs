@@ -72,7 +72,10 @@ pub fn plan<'a>(kernel: &'a [u8], initrd: &'a [u8], command_line: &str, memory: 
     if kernel_end > memory {
         return Err(format!(
             "too little memory: the kernel needs {} MiB (it is loaded at {} MiB and takes {} MiB), the VM has {} MiB",
-            kernel_end.div_ceil(1 << 20), load >> 20, needed.div_ceil(1 << 20), memory >> 20
+            kernel_end.div_ceil(1 << 20),
+            load >> 20,
+            needed.div_ceil(1 << 20),
+            memory >> 20
         ));
     }
     let initrd_top = memory.min(header.initrd_max.saturating_add(1)) & !0xfff;
@@ -80,11 +83,17 @@ pub fn plan<'a>(kernel: &'a [u8], initrd: &'a [u8], command_line: &str, memory: 
     let initrd_at = initrd_at.ok_or_else(|| {
         format!(
             "too little memory: an initrd of {} KiB does not fit between the kernel's end at {} MiB and {} MiB",
-            initrd.len() >> 10, kernel_end.div_ceil(1 << 20), initrd_top >> 20
+            initrd.len() >> 10,
+            kernel_end.div_ceil(1 << 20),
+            initrd_top >> 20
         )
     })?;
     if command_line.len() as u64 > u64::from(header.command_line_size) {
-        return Err(format!("the command line has {} bytes, the kernel takes {}", command_line.len(), header.command_line_size));
+        return Err(format!(
+            "the command line has {} bytes, the kernel takes {}",
+            command_line.len(),
+            header.command_line_size
+        ));
     }
     let mut text = Vec::from(command_line.as_bytes());
     text.push(0);
@@ -127,12 +136,19 @@ impl<'a> Header<'a> {
         }
         let version = field(0x206, 2)?;
         if version < 0x20c {
-            return Err(format!("kernel: boot protocol {}.{} is too old, 2.12 is needed", version >> 8, version & 0xff));
+            return Err(format!(
+                "kernel: boot protocol {}.{} is too old, 2.12 is needed",
+                version >> 8,
+                version & 0xff
+            ));
         }
         if field(0x236, 2)? & 1 == 0 {
             return Err("kernel: no 64-bit entry (XLF_KERNEL_64 is not set)".into());
         }
-        let setup_sectors = match field(0x1f1, 1)? { 0 => 4, sectors => sectors };
+        let setup_sectors = match field(0x1f1, 1)? {
+            0 => 4,
+            sectors => sectors,
+        };
         let header_end = 0x202 + field(0x201, 1)? as usize;
         Ok(Self {
             setup: kernel.get(0x1f1..header_end.clamp(0x238, 0x290)).ok_or("kernel: truncated in the setup header")?,

@@ -294,7 +294,10 @@ impl Vm {
     /// Reads one page-table root's user half: whether nothing is mapped there.
     pub fn user_half_is_empty(&self, gfn: u64) -> bool {
         const USER_HALF: usize = PAGE_SIZE / 2;
-        self.memory.page(gfn).and_then(|page| page.get(..USER_HALF)).is_none_or(|half| half.iter().all(|byte| *byte == 0))
+        self.memory
+            .page(gfn)
+            .and_then(|page| page.get(..USER_HALF))
+            .is_none_or(|half| half.iter().all(|byte| *byte == 0))
     }
 
     /// Exits by reason, for reports.

@@ -5,6 +5,8 @@ pub mod cpuid;
 #[cfg(target_os = "none")]
 pub mod exits;
 pub mod linux;
+#[cfg(target_os = "none")]
+mod machine;
 pub mod memory;
 pub mod msr;
 #[cfg(target_os = "none")]
@@ -14,8 +16,6 @@ pub mod settings;
 pub mod state;
 #[cfg(target_os = "none")]
 pub mod vcpu;
-#[cfg(target_os = "none")]
-mod machine;
 
 #[cfg(target_os = "none")]
 pub use machine::{Activity, GuestFiles, Stop, Vm};

@@ -6,7 +6,17 @@
 /// MSRs that guests read and write without an exit: in the VMCS (SYSENTER, FS and GS base, PAT) or switched with the
 /// guest's context (STAR, LSTAR, CSTAR, FMASK, KERNEL_GS_BASE).
 pub const PASSED_THROUGH: [u32; 11] = [
-    0x174, 0x175, 0x176, 0x277, 0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0100, 0xc000_0101, 0xc000_0102,
+    0x174,
+    0x175,
+    0x176,
+    0x277,
+    0xc000_0081,
+    0xc000_0082,
+    0xc000_0083,
+    0xc000_0084,
+    0xc000_0100,
+    0xc000_0101,
+    0xc000_0102,
 ];
 
 /// IA32_TIME_STAMP_COUNTER.

@@ -68,7 +68,11 @@ pub fn test_dirty_flags(vpid: u16) -> Result<(), String> {
         }
         dirty.clear_all();
         guest.ept.harvest(&mut dirty);
-        if dirty.test(DATA_PAGE) == expected { Ok(()) } else { Err(format!("EPT dirty flags do not work here: {what}")) }
+        if dirty.test(DATA_PAGE) == expected {
+            Ok(())
+        } else {
+            Err(format!("EPT dirty flags do not work here: {what}"))
+        }
     };
     step(&mut guest, true, true, "a write did not set the flag")?;
     step(&mut guest, false, false, "the flag did not stay clear")?;
@@ -81,7 +85,13 @@ fn run_to_halt(vcpu: &mut Vcpu) -> Result<(), String> {
         match vcpu.run(patience) {
             Ok(Reason::Hlt) => break,
             Ok(Reason::ExternalInterrupt | Reason::ExceptionOrNmi) => interrupts::take_pending(),
-            Ok(reason) => return Err(format!("the self-test's guest ended by {} at rip {:#x}", reason.name(), vcpu.read(crate::vmx::fields::GUEST_RIP))),
+            Ok(reason) => {
+                return Err(format!(
+                    "the self-test's guest ended by {} at rip {:#x}",
+                    reason.name(),
+                    vcpu.read(crate::vmx::fields::GUEST_RIP)
+                ));
+            }
             Err(number) => return Err(format!("VM entry failed, VM-instruction error {number}")),
         }
     }

@@ -1,7 +1,15 @@
 //! What a vCPU is, as a record that travels: saved at the source, checked and restored at the destination.
 
-use super::{cpuid, msr, vcpu::{Event, Vcpu, host_cpuid}};
-use crate::vmx::{context::FxArea, controls::entry, entry::Registers, fields::{self, Field, Segment}};
+use super::{
+    cpuid, msr,
+    vcpu::{Event, Vcpu, host_cpuid},
+};
+use crate::vmx::{
+    context::FxArea,
+    controls::entry,
+    entry::Registers,
+    fields::{self, Field, Segment},
+};
 use alloc::{format, string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +18,28 @@ const VERSION: u16 = 1;
 
 /// Guest-state fields that are saved as they are, in this order.
 const FIELDS: [Field; 22] = [
-    fields::GUEST_CR0, fields::CR0_SHADOW, fields::GUEST_CR3, fields::GUEST_CR4, fields::CR4_SHADOW, fields::GUEST_EFER,
-    fields::GUEST_PAT, fields::GUEST_DEBUGCTL, fields::GUEST_DR7, fields::GUEST_GDTR_BASE, fields::GUEST_GDTR_LIMIT,
-    fields::GUEST_IDTR_BASE, fields::GUEST_IDTR_LIMIT, fields::GUEST_RSP, fields::GUEST_RIP, fields::GUEST_RFLAGS,
-    fields::GUEST_INTERRUPTIBILITY, fields::GUEST_PENDING_DEBUG, fields::GUEST_SYSENTER_CS, fields::GUEST_SYSENTER_ESP,
-    fields::GUEST_SYSENTER_EIP, fields::ENTRY_CONTROLS,
+    fields::GUEST_CR0,
+    fields::CR0_SHADOW,
+    fields::GUEST_CR3,
+    fields::GUEST_CR4,
+    fields::CR4_SHADOW,
+    fields::GUEST_EFER,
+    fields::GUEST_PAT,
+    fields::GUEST_DEBUGCTL,
+    fields::GUEST_DR7,
+    fields::GUEST_GDTR_BASE,
+    fields::GUEST_GDTR_LIMIT,
+    fields::GUEST_IDTR_BASE,
+    fields::GUEST_IDTR_LIMIT,
+    fields::GUEST_RSP,
+    fields::GUEST_RIP,
+    fields::GUEST_RFLAGS,
+    fields::GUEST_INTERRUPTIBILITY,
+    fields::GUEST_PENDING_DEBUG,
+    fields::GUEST_SYSENTER_CS,
+    fields::GUEST_SYSENTER_ESP,
+    fields::GUEST_SYSENTER_EIP,
+    fields::ENTRY_CONTROLS,
 ];
 
 #[derive(Serialize, Deserialize)]
@@ -46,7 +71,9 @@ pub fn save(vcpu: &Vcpu) -> Result<Vec<u8>, String> {
         fields: FIELDS.iter().map(|field| vcpu.read(*field)).collect(),
         segments: Segment::ALL
             .iter()
-            .map(|segment| [segment.selector(), segment.base(), segment.limit(), segment.rights()].map(|field| vcpu.read(field)))
+            .map(|segment| {
+                [segment.selector(), segment.base(), segment.limit(), segment.rights()].map(|field| vcpu.read(field))
+            })
             .collect(),
         general: vcpu.registers.general.to_vec(),
         fx: vcpu.context.fx.0.to_vec(),
@@ -73,7 +100,8 @@ pub fn restore(vcpu: &mut Vcpu, bytes: &[u8]) -> Result<(), String> {
         return Err(format!("vCPU record: version {} (this host reads {VERSION})", record.version));
     }
     check_clock(record.tsc_hz)?;
-    let fx = <[u8; 512]>::try_from(record.fx.as_slice()).map_err(|_| "vCPU record: the FXSAVE area is not 512 bytes")?;
+    let fx =
+        <[u8; 512]>::try_from(record.fx.as_slice()).map_err(|_| "vCPU record: the FXSAVE area is not 512 bytes")?;
     let general = <[u64; 16]>::try_from(record.general.as_slice()).map_err(|_| "vCPU record: not 16 registers")?;
     if record.fields.len() != FIELDS.len() || record.segments.len() != Segment::ALL.len() {
         return Err("vCPU record: a wrong number of fields".into());
@@ -136,7 +164,10 @@ fn check_fields(values: &[u64]) -> Result<(), String> {
             _ => false,
         };
         if wrong {
-            return Err(format!("vCPU record: field {:#x} holds {value:#x}, which this host cannot give a guest", field.0));
+            return Err(format!(
+                "vCPU record: field {:#x} holds {value:#x}, which this host cannot give a guest",
+                field.0
+            ));
         }
     }
     Ok(())

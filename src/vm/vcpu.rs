@@ -149,7 +149,8 @@ impl Vcpu {
         if capabilities.secondary.may(secondary::INVPCID) {
             second |= secondary::INVPCID;
         }
-        let exits = exit::SAVE_DEBUG | exit::HOST_64 | exit::SAVE_PAT | exit::LOAD_PAT | exit::SAVE_EFER | exit::LOAD_EFER;
+        let exits =
+            exit::SAVE_DEBUG | exit::HOST_64 | exit::SAVE_PAT | exit::LOAD_PAT | exit::SAVE_EFER | exit::LOAD_EFER;
         let entries = entry::LOAD_DEBUG | entry::GUEST_64 | entry::LOAD_PAT | entry::LOAD_EFER;
         self.primary = granted("primary", capabilities.primary, self.primary)?;
         let bitmaps = bitmaps()?;

@@ -90,7 +90,9 @@ pub fn check() -> Result<Capabilities, &'static str> {
     use super::controls::{pin, primary, secondary};
     let version = __cpuid(1);
     if version.ecx & (1 << 5) == 0 {
-        return Err("this CPU has no VMX (CPUID.1:ECX[5] is 0): enable it in the firmware, or give the virtual CPU +vmx");
+        return Err(
+            "this CPU has no VMX (CPUID.1:ECX[5] is 0): enable it in the firmware, or give the virtual CPU +vmx",
+        );
     }
     enable_in_feature_control()?;
     let basic = read(IA32_VMX_BASIC);

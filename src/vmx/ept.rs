@@ -67,10 +67,7 @@ impl Ept {
         // SAFETY: `new` allocated `table_count` contiguous zeroed frames, which this value owns, identity-mapped. The
         // CPU also writes accessed and dirty bits there, but only while a guest runs, and no reference lives then.
         unsafe {
-            core::slice::from_raw_parts_mut(
-                (self.tables + (table * PAGE_SIZE) as u64) as *mut u64,
-                count * ENTRIES,
-            )
+            core::slice::from_raw_parts_mut((self.tables + (table * PAGE_SIZE) as u64) as *mut u64, count * ENTRIES)
         }
     }
 

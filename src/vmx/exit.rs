@@ -93,8 +93,14 @@ impl Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrAccess {
     /// MOV to CR0, CR3, CR4 or CR8 from a general register (by number).
-    MoveTo { cr: u8, register: u8 },
-    MoveFrom { cr: u8, register: u8 },
+    MoveTo {
+        cr: u8,
+        register: u8,
+    },
+    MoveFrom {
+        cr: u8,
+        register: u8,
+    },
     Clts,
     Lmsw(u16),
 }

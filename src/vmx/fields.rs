@@ -45,12 +45,20 @@ fields! {
 /// The guest's segment registers in the order of their encodings: each is 2 above the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Segment { Es, Cs, Ss, Ds, Fs, Gs, Ldtr, Tr }
+pub enum Segment {
+    Es,
+    Cs,
+    Ss,
+    Ds,
+    Fs,
+    Gs,
+    Ldtr,
+    Tr,
+}
 
 impl Segment {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Es, Self::Cs, Self::Ss, Self::Ds, Self::Fs, Self::Gs, Self::Ldtr, Self::Tr];
+    pub const ALL: [Self; 8] = [Self::Es, Self::Cs, Self::Ss, Self::Ds, Self::Fs, Self::Gs, Self::Ldtr, Self::Tr];
 
     const fn nth(self, first: Field) -> Field {
         Field(first.0 + 2 * self as u32)

@@ -15,7 +15,8 @@ pub fn enter() -> Result<(), &'static str> {
     let capabilities = capabilities::check()?;
     let region = frames::allocate(1).ok_or("no memory for the VMXON region")?;
     let cr0 = (Cr0::read_raw() | capabilities.cr0[0]) & capabilities.cr0[1];
-    let cr4 = (Cr4::read_raw() | capabilities.cr4[0] | Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS.bits()) & capabilities.cr4[1];
+    let cr4 =
+        (Cr4::read_raw() | capabilities.cr4[0] | Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS.bits()) & capabilities.cr4[1];
     let failed: u8;
     // SAFETY: CR0 and CR4 only gain the bits that VMX operation requires; the region is a zeroed frame of ours that is
     // never freed, with the revision identifier in its first word.

@@ -18,10 +18,7 @@ impl Bitmap {
     #[must_use]
     pub fn new(pages: u64) -> Self {
         let words = usize::try_from(pages.div_ceil(BITS)).unwrap_or(usize::MAX);
-        Self {
-            words: vec![0; words],
-            pages,
-        }
+        Self { words: vec![0; words], pages }
     }
 
     /// The set of all frame numbers below `pages`.
@@ -43,9 +40,7 @@ impl Bitmap {
         if gfn >= self.pages {
             return None;
         }
-        usize::try_from(gfn / BITS)
-            .ok()
-            .map(|index| (index, 1 << (gfn % BITS)))
+        usize::try_from(gfn / BITS).ok().map(|index| (index, 1 << (gfn % BITS)))
     }
 
     /// Adds a page. Returns whether it is new.
@@ -77,18 +72,13 @@ impl Bitmap {
     /// Whether a page is in the set.
     #[must_use]
     pub fn test(&self, gfn: u64) -> bool {
-        self.place(gfn)
-            .and_then(|(index, mask)| self.words.get(index).map(|word| word & mask != 0))
-            .unwrap_or(false)
+        self.place(gfn).and_then(|(index, mask)| self.words.get(index).map(|word| word & mask != 0)).unwrap_or(false)
     }
 
     /// How many pages are in the set.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.words
-            .iter()
-            .map(|word| u64::from(word.count_ones()))
-            .sum()
+        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
     /// Whether no page is in the set.
@@ -219,10 +209,7 @@ mod tests {
         let mut bitmap = Bitmap::full(70);
         assert_eq!(bitmap.count(), 70);
         assert!(!bitmap.set(70) && !bitmap.set(u64::MAX) && !bitmap.clear(70) && !bitmap.test(70));
-        assert_eq!(
-            (bitmap.next_set(70), bitmap.next_set(u64::MAX)),
-            (None, None)
-        );
+        assert_eq!((bitmap.next_set(70), bitmap.next_set(u64::MAX)), (None, None));
         assert_eq!(bitmap.previous_set(u64::MAX), Some(69));
         assert!(Bitmap::full(0).is_empty() && Bitmap::new(0).previous_set(3).is_none());
     }

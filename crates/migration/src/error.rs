@@ -66,10 +66,7 @@ impl fmt::Display for Error {
         match self {
             Self::NotAMigration => write!(f, "the peer does not speak the migration protocol"),
             Self::Version { theirs, ours } => {
-                write!(
-                    f,
-                    "the peer speaks version {theirs} of the migration protocol, this host speaks {ours}"
-                )
+                write!(f, "the peer speaks version {theirs} of the migration protocol, this host speaks {ours}")
             }
             Self::Refused(reason) => write!(f, "the destination refused: {reason}"),
             Self::Aborted(reason) => write!(f, "the peer gave up: {reason}"),
@@ -83,10 +80,7 @@ impl fmt::Display for Error {
                 write!(f, "broken stream: a message of the unknown kind {kind}")
             }
             Self::TooLong { kind, length } => {
-                write!(
-                    f,
-                    "broken stream: a message of kind {kind} claims {length} bytes"
-                )
+                write!(f, "broken stream: a message of kind {kind} claims {length} bytes")
             }
             Self::Truncated(kind) => {
                 write!(f, "broken stream: a message of kind {kind} is too short")
@@ -95,19 +89,10 @@ impl fmt::Display for Error {
                 write!(f, "broken stream: a message of kind {kind} is too long")
             }
             Self::BadField(field) => write!(f, "broken stream: {field} has an impossible value"),
-            Self::Unexpected(kind) => write!(
-                f,
-                "broken stream: a message of kind {kind} at the wrong time"
-            ),
-            Self::PageOutside(gfn) => write!(
-                f,
-                "broken stream: page {gfn:#x} lies outside the VM's memory"
-            ),
+            Self::Unexpected(kind) => write!(f, "broken stream: a message of kind {kind} at the wrong time"),
+            Self::PageOutside(gfn) => write!(f, "broken stream: page {gfn:#x} lies outside the VM's memory"),
             Self::BadRecord => write!(f, "broken stream: a page record that cannot be"),
-            Self::BadState => write!(
-                f,
-                "broken stream: the pieces of the VM's state do not fit together"
-            ),
+            Self::BadState => write!(f, "broken stream: the pieces of the VM's state do not fit together"),
             Self::PagesMissing(count) => {
                 write!(f, "the source handed over while {count} pages were missing")
             }

@@ -28,9 +28,7 @@ impl Link {
     pub fn new(bandwidth: u64, latency: Micros) -> Self {
         // As a TCP connection whose buffers are tuned: twice what is on the wire at full speed.
         let on_wire = u128::from(bandwidth) * u128::from(latency) / 1_000_000;
-        let capacity = usize::try_from(on_wire * 2)
-            .unwrap_or(usize::MAX)
-            .clamp(256 * 1024, 64 << 20);
+        let capacity = usize::try_from(on_wire * 2).unwrap_or(usize::MAX).clamp(256 * 1024, 64 << 20);
         Self::with_capacity(bandwidth, latency, capacity)
     }
 
@@ -38,21 +36,13 @@ impl Link {
     #[must_use]
     pub fn with_capacity(bandwidth: u64, latency: Micros, capacity: usize) -> Self {
         let pipe = || Pipe::new(bandwidth, latency, capacity);
-        Self {
-            to_a: pipe(),
-            to_b: pipe(),
-            open: true,
-        }
+        Self { to_a: pipe(), to_b: pipe(), open: true }
     }
 
     /// How many bytes `send` would take.
     #[must_use]
     pub fn room(&self, from: End) -> usize {
-        if self.open {
-            self.leaving(from).room()
-        } else {
-            0
-        }
+        if self.open { self.leaving(from).room() } else { 0 }
     }
 
     /// Sends from one end. Returns how many bytes were taken: the first so many.
@@ -69,11 +59,7 @@ impl Link {
     /// Bytes that have arrived at one end by now: the first run of them. There may be more after they are consumed.
     #[must_use]
     pub fn arrived(&self, at: End, now: Micros) -> &[u8] {
-        if self.open {
-            self.arriving(at).arrived(now)
-        } else {
-            &[]
-        }
+        if self.open { self.arriving(at).arrived(now) } else { &[] }
     }
 
     /// Forgets the first `count` bytes that arrived.
@@ -87,11 +73,7 @@ impl Link {
     /// When the next bytes can be there. None if nothing is on its way.
     #[must_use]
     pub fn next_arrival(&self, at: End) -> Option<Micros> {
-        if self.open {
-            self.arriving(at).next_arrival()
-        } else {
-            None
-        }
+        if self.open { self.arriving(at).next_arrival() } else { None }
     }
 
     /// Cuts the link: what is on its way is lost, and both ends see it closed.
@@ -150,15 +132,7 @@ struct Pipe {
 
 impl Pipe {
     fn new(bandwidth: u64, latency: Micros, capacity: usize) -> Self {
-        Self {
-            bandwidth,
-            latency,
-            capacity,
-            chunks: VecDeque::new(),
-            held: 0,
-            free: 0,
-            spare: Vec::new(),
-        }
+        Self { bandwidth, latency, capacity, chunks: VecDeque::new(), held: 0, free: 0, spare: Vec::new() }
     }
 
     fn room(&self) -> usize {
@@ -183,11 +157,7 @@ impl Pipe {
         let leaves = self.free.max(u128::from(now) * NANOS);
         self.free = leaves + self.wire_time(taken.len());
         self.held += taken.len();
-        self.chunks.push_back(Chunk {
-            bytes: buffer,
-            taken: 0,
-            leaves,
-        });
+        self.chunks.push_back(Chunk { bytes: buffer, taken: 0, leaves });
         taken.len()
     }
 
@@ -201,14 +171,9 @@ impl Pipe {
         };
         let there = match self.bandwidth {
             0 => usize::MAX,
-            rate => {
-                usize::try_from(passed * u128::from(rate) / 1_000_000_000).unwrap_or(usize::MAX)
-            }
+            rate => usize::try_from(passed * u128::from(rate) / 1_000_000_000).unwrap_or(usize::MAX),
         };
-        chunk
-            .bytes
-            .get(chunk.taken..there.min(chunk.bytes.len()))
-            .unwrap_or_default()
+        chunk.bytes.get(chunk.taken..there.min(chunk.bytes.len())).unwrap_or_default()
     }
 
     fn consume(&mut self, count: usize) {
@@ -233,11 +198,7 @@ impl Pipe {
         let chunk = self.chunks.front()?;
         let until = (chunk.taken + STEP).min(chunk.bytes.len());
         let at = (chunk.leaves + self.wire_time(until)).div_ceil(NANOS);
-        Some(
-            u64::try_from(at)
-                .unwrap_or(u64::MAX)
-                .saturating_add(self.latency),
-        )
+        Some(u64::try_from(at).unwrap_or(u64::MAX).saturating_add(self.latency))
     }
 }
 

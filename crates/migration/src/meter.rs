@@ -64,11 +64,7 @@ impl Meter {
         self.sent += bytes as u64;
         if self.marks.len() < MARKS {
             let (sent, acknowledged) = (self.sent, self.acknowledged);
-            self.marks.push_back(Mark {
-                at: now,
-                sent,
-                acknowledged,
-            });
+            self.marks.push_back(Mark { at: now, sent, acknowledged });
         }
     }
 
@@ -161,9 +157,7 @@ impl Meter {
 
 /// Bytes a second, if time has passed.
 pub fn rate(bytes: u64, time: Micros) -> Option<u64> {
-    u64::try_from(u128::from(bytes) * 1_000_000 / u128::from(time.max(1)))
-        .ok()
-        .filter(|_| time > 0)
+    u64::try_from(u128::from(bytes) * 1_000_000 / u128::from(time.max(1))).ok().filter(|_| time > 0)
 }
 
 /// How long `bytes` take at `bandwidth` bytes a second.

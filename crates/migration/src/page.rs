@@ -20,10 +20,7 @@ pub fn is_zero(page: &Page) -> bool {
     let (lines, _) = page.as_chunks::<LINE>();
     lines.iter().all(|line| {
         let (words, _) = line.as_chunks::<8>();
-        words
-            .iter()
-            .fold(0, |all, word| all | u64::from_ne_bytes(*word))
-            == 0
+        words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word)) == 0
     })
 }
 

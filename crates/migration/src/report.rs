@@ -73,16 +73,8 @@ impl Latency {
     pub fn of(times: &mut [Micros]) -> Option<Self> {
         times.sort_unstable();
         // The nearest-rank percentile: the smallest time that at least this share does not exceed.
-        let rank = |percent: usize| {
-            times
-                .get((times.len() * percent).div_ceil(100).checked_sub(1)?)
-                .copied()
-        };
-        Some(Self {
-            p50: rank(50)?,
-            p99: rank(99)?,
-            max: rank(100)?,
-        })
+        let rank = |percent: usize| times.get((times.len() * percent).div_ceil(100).checked_sub(1)?).copied();
+        Some(Self { p50: rank(50)?, p99: rank(99)?, max: rank(100)? })
     }
 }
 
@@ -122,22 +114,13 @@ pub struct Report {
     pub total_time: Micros,
     /// How long the VM ran nowhere. At the source: from the pause to the news that it runs at the destination. At the
     /// destination: from the news of the pause to the first entry.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "maybe_milliseconds"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_milliseconds")]
     pub downtime: Option<Micros>,
     /// From the start to the first page.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "maybe_milliseconds"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_milliseconds")]
     pub setup_time: Option<Micros>,
     /// The downtime that was predicted when the guest was paused.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "maybe_milliseconds"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_milliseconds")]
     pub expected_downtime: Option<Micros>,
     /// How often dirty flags were collected for the stream.
     pub dirty_sync_count: u64,
@@ -165,10 +148,7 @@ fn milliseconds<S: Serializer>(time: &Micros, serializer: S) -> Result<S::Ok, S:
     serializer.serialize_f64(*time as f64 / 1000.0)
 }
 
-fn maybe_milliseconds<S: Serializer>(
-    time: &Option<Micros>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+fn maybe_milliseconds<S: Serializer>(time: &Option<Micros>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => milliseconds(time, serializer),
         None => serializer.serialize_none(),
@@ -182,22 +162,8 @@ mod tests {
     #[test]
     fn percentiles_are_times_that_were_measured() {
         assert_eq!(Latency::of(&mut []), None);
-        assert_eq!(
-            Latency::of(&mut [7]),
-            Some(Latency {
-                p50: 7,
-                p99: 7,
-                max: 7
-            })
-        );
+        assert_eq!(Latency::of(&mut [7]), Some(Latency { p50: 7, p99: 7, max: 7 }));
         let mut times: [u64; 200] = core::array::from_fn(|i| 200 - i as u64);
-        assert_eq!(
-            Latency::of(&mut times),
-            Some(Latency {
-                p50: 100,
-                p99: 198,
-                max: 200
-            })
-        );
+        assert_eq!(Latency::of(&mut times), Some(Latency { p50: 100, p99: 198, max: 200 }));
     }
 }

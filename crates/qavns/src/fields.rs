@@ -54,8 +54,7 @@ pub(crate) fn parse(text: &str, names: [&'static str; 4]) -> Result<[u64; 4], Pa
     let mut parts = text.split('.');
     let mut numbers = [0; 4];
     for (number, name) in numbers.iter_mut().zip(names) {
-        *number = decimal(parts.next().unwrap_or(""))
-            .map_err(|fault| ParseError::Field { name, fault })?;
+        *number = decimal(parts.next().unwrap_or("")).map_err(|fault| ParseError::Field { name, fault })?;
     }
     match parts.next() {
         None => Ok(numbers),

@@ -37,31 +37,16 @@ impl GeneralVersion {
     /// The version after one more release. Each field stops at the largest number.
     #[must_use]
     pub fn after(self, release: Release) -> Self {
-        let next = Self {
-            rsn: self.rsn.saturating_add(1),
-            ..self
-        };
+        let next = Self { rsn: self.rsn.saturating_add(1), ..self };
         match release {
-            Release::Corrections => Self {
-                corrections: self.corrections.saturating_add(1),
-                ..next
-            },
-            Release::Features => Self {
-                features: self.features.saturating_add(1),
-                corrections: 0,
-                ..next
-            },
-            Release::FeaturesAndCorrections => Self {
-                features: self.features.saturating_add(1),
-                corrections: 1,
-                ..next
-            },
-            Release::Generation => Self {
-                generation: self.generation.saturating_add(1),
-                features: 0,
-                corrections: 0,
-                ..next
-            },
+            Release::Corrections => Self { corrections: self.corrections.saturating_add(1), ..next },
+            Release::Features => Self { features: self.features.saturating_add(1), corrections: 0, ..next },
+            Release::FeaturesAndCorrections => {
+                Self { features: self.features.saturating_add(1), corrections: 1, ..next }
+            }
+            Release::Generation => {
+                Self { generation: self.generation.saturating_add(1), features: 0, corrections: 0, ..next }
+            }
         }
     }
 }
@@ -70,23 +55,13 @@ impl From<Identifier> for GeneralVersion {
     /// Time serves as serial number, OS instances as generations, processes as features and written
     /// pages as corrections.
     fn from(identifier: Identifier) -> Self {
-        Self {
-            rsn: identifier.js,
-            generation: identifier.osin,
-            features: identifier.pcn,
-            corrections: identifier.dpcn,
-        }
+        Self { rsn: identifier.js, generation: identifier.osin, features: identifier.pcn, corrections: identifier.dpcn }
     }
 }
 
 impl fmt::Display for GeneralVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            rsn,
-            generation,
-            features,
-            corrections,
-        } = self;
+        let Self { rsn, generation, features, corrections } = self;
         write!(f, "{rsn}.{generation}.{features}.{corrections}")
     }
 }
@@ -97,11 +72,6 @@ impl FromStr for GeneralVersion {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let names = ["RSN", "Generation", "FeatureList", "CorrectionList"];
         let [rsn, generation, features, corrections] = fields::parse(text, names)?;
-        Ok(Self {
-            rsn,
-            generation,
-            features,
-            corrections,
-        })
+        Ok(Self { rsn, generation, features, corrections })
     }
 }

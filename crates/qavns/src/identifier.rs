@@ -27,12 +27,7 @@ pub struct Identifier {
 
 impl Identifier {
     /// The identifier at the migration's start, `0.1.0.0`.
-    pub const START: Self = Self {
-        js: 0,
-        osin: 1,
-        pcn: 0,
-        dpcn: 0,
-    };
+    pub const START: Self = Self { js: 0, osin: 1, pcn: 0, dpcn: 0 };
 }
 
 impl Default for Identifier {
@@ -43,12 +38,7 @@ impl Default for Identifier {
 
 impl fmt::Display for Identifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            js,
-            osin,
-            pcn,
-            dpcn,
-        } = self;
+        let Self { js, osin, pcn, dpcn } = self;
         write!(f, "{js:0JS_DIGITS$}.{osin}.{pcn}.{dpcn}")
     }
 }
@@ -58,11 +48,6 @@ impl FromStr for Identifier {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let [js, osin, pcn, dpcn] = fields::parse(text, ["JS", "OSIN", "PCN", "DPCN"])?;
-        Ok(Self {
-            js,
-            osin,
-            pcn,
-            dpcn,
-        })
+        Ok(Self { js, osin, pcn, dpcn })
     }
 }

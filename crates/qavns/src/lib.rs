@@ -28,9 +28,7 @@ mod version;
 pub use fields::{FieldFault, ParseError};
 pub use general::{GeneralVersion, Release};
 pub use identifier::{Identifier, JS_DIGITS};
-pub use policy::{
-    Condition, DEFAULT_TD, DEFAULT_TP, Decision, Line, Margin, Paper, PathChoice, Policy, Robust,
-};
+pub use policy::{Condition, DEFAULT_TD, DEFAULT_TP, Decision, Line, Margin, Paper, PathChoice, Policy, Robust};
 pub use ratio::{ParseRatioError, Ratio};
 pub use sample::Sample;
 pub use version::{Reading, Totals, Version};

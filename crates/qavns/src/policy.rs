@@ -251,14 +251,7 @@ struct Seen {
 impl Seen {
     fn decide(&self, policy: &'static str, tp: Ratio, td: Ratio) -> Decision {
         let (condition, margin) = self.judge(tp, td);
-        Decision {
-            policy,
-            path: condition.path(),
-            condition,
-            tp,
-            td,
-            margin,
-        }
+        Decision { policy, path: condition.path(), condition, tp, td, margin }
     }
 
     fn judge(&self, tp: Ratio, td: Ratio) -> (Condition, Option<Margin>) {

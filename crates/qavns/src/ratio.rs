@@ -23,19 +23,13 @@ impl Ratio {
         if denominator == 0 {
             return None;
         }
-        Some(Self {
-            numerator,
-            denominator,
-        })
+        Some(Self { numerator, denominator })
     }
 
     /// `number / 1`.
     #[must_use]
     pub const fn whole(number: u64) -> Self {
-        Self {
-            numerator: number,
-            denominator: 1,
-        }
+        Self { numerator: number, denominator: 1 }
     }
 
     /// N of N/M.
@@ -86,10 +80,7 @@ impl Ratio {
             let kept = u64::try_from(number >> excess).unwrap_or(u64::MAX);
             if number == 0 { 0 } else { kept.max(1) }
         };
-        Self {
-            numerator: fit(top),
-            denominator: fit(bottom).max(1),
-        }
+        Self { numerator: fit(top), denominator: fit(bottom).max(1) }
     }
 }
 

@@ -52,10 +52,7 @@ impl Sample {
     /// Pages found modified at the harvests of the sample.
     #[must_use]
     pub fn pages_modified(&self) -> u64 {
-        let (start, end) = (
-            self.start.totals.pages_modified,
-            self.end.totals.pages_modified,
-        );
+        let (start, end) = (self.start.totals.pages_modified, self.end.totals.pages_modified);
         end.saturating_sub(start)
     }
 }

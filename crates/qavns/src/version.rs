@@ -37,16 +37,8 @@ impl Version {
     /// The version at the start of a VM: `0.1.0.0`, all totals zero.
     #[must_use]
     pub const fn new() -> Self {
-        let totals = Totals {
-            restarts: 0,
-            births: 0,
-            deaths: 0,
-            pages_modified: 0,
-        };
-        Self::resume(Reading {
-            identifier: Identifier::START,
-            totals,
-        })
+        let totals = Totals { restarts: 0, births: 0, deaths: 0, pages_modified: 0 };
+        Self::resume(Reading { identifier: Identifier::START, totals })
     }
 
     /// Goes on from a reading, for a VM that arrived from another host.

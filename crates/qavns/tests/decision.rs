@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use proptest::prelude::*;
 use qavns::{
-    Condition, DEFAULT_TD, DEFAULT_TP, Decision, Line, Paper, ParseRatioError, PathChoice, Policy,
-    Ratio, Robust, Sample, Version,
+    Condition, DEFAULT_TD, DEFAULT_TP, Decision, Line, Paper, ParseRatioError, PathChoice, Policy, Ratio, Robust,
+    Sample, Version,
 };
 
 fn ratio(text: &str) -> Ratio {
@@ -39,19 +39,11 @@ fn busy(births: u64, pages: u64) -> Sample {
 }
 
 fn paper(sample: &Sample) -> Decision {
-    Paper {
-        tp: DEFAULT_TP,
-        td: DEFAULT_TD,
-    }
-    .decide(sample)
+    Paper { tp: DEFAULT_TP, td: DEFAULT_TD }.decide(sample)
 }
 
 fn robust(sample: &Sample) -> Decision {
-    Robust {
-        tp: DEFAULT_TP,
-        td: DEFAULT_TD,
-    }
-    .decide(sample)
+    Robust { tp: DEFAULT_TP, td: DEFAULT_TD }.decide(sample)
 }
 
 #[test]
@@ -93,10 +85,7 @@ fn more_than_a_page_each_td_is_unruly() {
 
 #[test]
 fn a_comparison_that_ends_even_does_not_fire() {
-    let even = Paper {
-        tp: ratio("125/5"),
-        td: ratio("1/100"),
-    };
+    let even = Paper { tp: ratio("125/5"), td: ratio("1/100") };
     let decision = even.decide(&busy(5, 12_500));
     assert_eq!(decision.condition, Condition::Calm);
     assert_eq!(decision.path.to_string(), "pre-copy");
@@ -157,10 +146,7 @@ fn a_ratio_is_one_or_two_numbers_and_never_over_zero() {
     assert_eq!(wrong("1/0"), ParseRatioError::ZeroDenominator);
     assert_eq!(wrong("/3").to_string(), "N of N/M is missing");
     assert_eq!(wrong("1/").to_string(), "M of N/M is missing");
-    assert_eq!(
-        wrong("1/2/3").to_string(),
-        "M of N/M is not a decimal number"
-    );
+    assert_eq!(wrong("1/2/3").to_string(), "M of N/M is not a decimal number");
     assert_eq!(wrong("-1").to_string(), "N of N/M is not a decimal number");
 }
 

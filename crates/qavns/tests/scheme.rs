@@ -1,9 +1,7 @@
 //! The two schemes as text and as numbers, and how a version moves.
 
 use proptest::prelude::*;
-use qavns::{
-    FieldFault, GeneralVersion, Identifier, JS_DIGITS, ParseError, Reading, Release, Version,
-};
+use qavns::{FieldFault, GeneralVersion, Identifier, JS_DIGITS, ParseError, Reading, Release, Version};
 
 fn release(before: &str, release: Release) -> String {
     let version: GeneralVersion = before.parse().expect("a version of the paper");
@@ -56,15 +54,7 @@ fn a_migration_starts_at_zero_jiffies_of_the_first_os_instance() {
     let now = version.reading();
     assert_eq!(now.identifier.to_string(), "000000000000.1.0.0");
     let totals = now.totals;
-    assert_eq!(
-        [
-            totals.restarts,
-            totals.births,
-            totals.deaths,
-            totals.pages_modified
-        ],
-        [1, 1, 0, 3]
-    );
+    assert_eq!([totals.restarts, totals.births, totals.deaths, totals.pages_modified], [1, 1, 0, 3]);
 }
 
 #[test]
@@ -72,12 +62,7 @@ fn each_field_returns_to_zero_when_the_one_before_it_moves() {
     let mut version = Version::new();
     let mut step = |change: fn(&mut Version)| {
         change(&mut version);
-        let Identifier {
-            js,
-            osin,
-            pcn,
-            dpcn,
-        } = version.reading().identifier;
+        let Identifier { js, osin, pcn, dpcn } = version.reading().identifier;
         [js, osin, pcn, dpcn]
     };
     assert_eq!(step(|v| v.tick(5)), [5, 1, 0, 0]);
@@ -93,11 +78,7 @@ fn each_field_returns_to_zero_when_the_one_before_it_moves() {
 
 #[test]
 fn an_error_names_the_field_and_what_is_wrong_with_it() {
-    let wrong = |text: &str| {
-        text.parse::<Identifier>()
-            .expect_err("not an identifier")
-            .to_string()
-    };
+    let wrong = |text: &str| text.parse::<Identifier>().expect_err("not an identifier").to_string();
     assert_eq!(wrong("1.2.3"), "DPCN is missing");
     assert_eq!(wrong(""), "JS is missing");
     assert_eq!(wrong("1.+2.3.4"), "OSIN is not a decimal number");
@@ -105,10 +86,7 @@ fn an_error_names_the_field_and_what_is_wrong_with_it() {
     assert_eq!(wrong("1.2.3.4.5"), "more than four fields");
     assert_eq!(
         "1.2.3.18446744073709551616".parse::<Identifier>(),
-        Err(ParseError::Field {
-            name: "DPCN",
-            fault: FieldFault::TooLarge
-        })
+        Err(ParseError::Field { name: "DPCN", fault: FieldFault::TooLarge })
     );
 }
 

@@ -32,10 +32,7 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// The first beat is due at once.
     pub fn new(now: Nanos) -> Self {
-        Self {
-            number: 0,
-            deadline: now,
-        }
+        Self { number: 0, deadline: now }
     }
 
     /// When the next beat is due.
@@ -60,12 +57,7 @@ impl Heartbeat {
         if self.deadline <= now {
             self.deadline = now + PERIOD;
         }
-        let Counts {
-            errors,
-            births,
-            deaths,
-            pages_written,
-        } = counts;
+        let Counts { errors, births, deaths, pages_written } = counts;
         let mut line = format!("hb {} e{errors}", self.number);
         if self.number.is_multiple_of(COUNTS_EVERY) {
             line += &format!(" b{births} d{deaths} w{pages_written}");
@@ -82,11 +74,7 @@ mod tests {
     fn beats_keep_their_grid_when_each_is_a_little_late() {
         let mut heartbeat = Heartbeat::new(0);
         for number in 0..5 {
-            assert!(
-                heartbeat
-                    .beat(number * PERIOD + 7, &Counts::default())
-                    .is_some()
-            );
+            assert!(heartbeat.beat(number * PERIOD + 7, &Counts::default()).is_some());
             assert_eq!(heartbeat.deadline(), (number + 1) * PERIOD);
         }
     }
@@ -94,15 +82,9 @@ mod tests {
     #[test]
     fn after_a_silence_no_number_is_left_out_and_nothing_bursts() {
         let mut heartbeat = Heartbeat::new(0);
-        assert_eq!(
-            heartbeat.beat(0, &Counts::default()).as_deref(),
-            Some("hb 1 e0")
-        );
+        assert_eq!(heartbeat.beat(0, &Counts::default()).as_deref(), Some("hb 1 e0"));
         let late = 50 * PERIOD + 3;
-        assert_eq!(
-            heartbeat.beat(late, &Counts::default()).as_deref(),
-            Some("hb 2 e0")
-        );
+        assert_eq!(heartbeat.beat(late, &Counts::default()).as_deref(), Some("hb 2 e0"));
         assert_eq!(heartbeat.beat(late, &Counts::default()), None);
         assert_eq!(heartbeat.deadline(), late + PERIOD);
     }
@@ -110,15 +92,8 @@ mod tests {
     #[test]
     fn every_tenth_beat_carries_the_counts() {
         let mut heartbeat = Heartbeat::new(0);
-        let counts = Counts {
-            errors: 1,
-            births: 2,
-            deaths: 3,
-            pages_written: 4,
-        };
-        let lines: Vec<_> = (0..10)
-            .filter_map(|beat| heartbeat.beat(beat * PERIOD, &counts))
-            .collect();
+        let counts = Counts { errors: 1, births: 2, deaths: 3, pages_written: 4 };
+        let lines: Vec<_> = (0..10).filter_map(|beat| heartbeat.beat(beat * PERIOD, &counts)).collect();
         assert_eq!(lines[8], "hb 9 e1");
         assert_eq!(lines[9], "hb 10 e1 b2 d3 w4");
     }

@@ -27,13 +27,7 @@ pub fn run() -> ! {
 
 fn mount_at(kind: &str, place: &str) {
     let _ = std::fs::create_dir(place);
-    if let Err(error) = mount(
-        Some(kind),
-        place,
-        Some(kind),
-        MsFlags::empty(),
-        None::<&str>,
-    ) {
+    if let Err(error) = mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>) {
         console::line(&format!("cannot mount {place}: {error}"));
     }
 }
@@ -41,10 +35,7 @@ fn mount_at(kind: &str, place: &str) {
 fn start_shell() {
     mount_at("sysfs", "/sys");
     mount_at("devtmpfs", "/dev");
-    let shell = Command::new("/bin/busybox")
-        .args(["sh", "-c", SHELL])
-        .env("PATH", "/bin")
-        .spawn();
+    let shell = Command::new("/bin/busybox").args(["sh", "-c", SHELL]).env("PATH", "/bin").spawn();
     if let Err(error) = shell {
         console::line(&format!("no shell: /bin/busybox: {error}"));
     }

@@ -87,14 +87,10 @@ pub fn from_arguments(arguments: &[String]) -> Result<Options, String> {
     let mut pairs = Vec::new();
     let mut words = rest.iter();
     while let Some(word) = words.next() {
-        let key = word
-            .strip_prefix("--")
-            .ok_or_else(|| format!("`{word}` is no option"))?;
+        let key = word.strip_prefix("--").ok_or_else(|| format!("`{word}` is no option"))?;
         let value = match key {
             "exec" => "yes",
-            _ => words
-                .next()
-                .ok_or_else(|| format!("`{word}` needs a value"))?,
+            _ => words.next().ok_or_else(|| format!("`{word}` needs a value"))?,
         };
         pairs.push((key, value));
     }
@@ -132,17 +128,9 @@ fn build(name: &str, pairs: &[(&str, &str)]) -> Result<Options, String> {
     };
     let mut work = match name {
         "idle" => Work::Idle,
-        "calm" => Work::Calm {
-            pages_per_second: 10,
-        },
-        "unruly" => Work::Unruly(UnrulyOptions {
-            pages_per_second: 0,
-        }),
-        "storm" => Work::Storm(StormOptions {
-            rate: 200,
-            life: 0,
-            exec: false,
-        }),
+        "calm" => Work::Calm { pages_per_second: 10 },
+        "unruly" => Work::Unruly(UnrulyOptions { pages_per_second: 0 }),
+        "storm" => Work::Storm(StormOptions { rate: 200, life: 0, exec: false }),
         "reboot" => Work::Reboot { after: 20 },
         _ => return Err(format!("there is no workload `{name}`")),
     };
@@ -160,24 +148,15 @@ fn build(name: &str, pairs: &[(&str, &str)]) -> Result<Options, String> {
             _ => return Err(format!("`{name}` has no option `{key}`")),
         }
     }
-    Ok(Options {
-        work,
-        range_pages: range.div_ceil(PAGE),
-    })
+    Ok(Options { work, range_pages: range.div_ceil(PAGE) })
 }
 
 /// `4096`, `64K`, `32M`, `1G`; more than zero.
 fn size(text: &str) -> Option<usize> {
     let units = [('K', 10), ('M', 20), ('G', 30)];
-    let unit = units
-        .into_iter()
-        .find_map(|(letter, shift)| Some((text.strip_suffix(letter)?, 1usize << shift)));
+    let unit = units.into_iter().find_map(|(letter, shift)| Some((text.strip_suffix(letter)?, 1usize << shift)));
     let (digits, unit) = unit.unwrap_or((text, 1));
-    digits
-        .parse::<usize>()
-        .ok()?
-        .checked_mul(unit)
-        .filter(|size| *size > 0)
+    digits.parse::<usize>().ok()?.checked_mul(unit).filter(|size| *size > 0)
 }
 
 #[cfg(test)]
@@ -185,12 +164,7 @@ mod tests {
     use super::*;
 
     fn arguments(line: &str) -> Result<Options, String> {
-        from_arguments(
-            &line
-                .split_whitespace()
-                .map(String::from)
-                .collect::<Vec<_>>(),
-        )
+        from_arguments(&line.split_whitespace().map(String::from).collect::<Vec<_>>())
     }
 
     #[test]
@@ -200,18 +174,11 @@ mod tests {
                 "calm --range 8M --pages-per-second 3",
                 "quiet workload=calm workload.range=8M workload.pages-per-second=3",
             ),
-            (
-                "storm --rate 50 --life 5 --exec",
-                "workload.rate=50 workload.life=5 workload=storm workload.exec x=y",
-            ),
+            ("storm --rate 50 --life 5 --exec", "workload.rate=50 workload.life=5 workload=storm workload.exec x=y"),
             ("reboot --after 7", "workload=reboot workload.after=7 shell"),
             ("idle", "console=ttyS0"),
         ] {
-            assert_eq!(
-                arguments(as_arguments),
-                from_command_line(as_command_line),
-                "{as_arguments}"
-            );
+            assert_eq!(arguments(as_arguments), from_command_line(as_command_line), "{as_arguments}");
         }
     }
 
@@ -221,10 +188,7 @@ mod tests {
         assert_eq!(pages("unruly"), Ok(8192));
         assert_eq!(pages("calm --range 64K"), Ok(16));
         assert_eq!(pages("calm --range 1"), Ok(1));
-        assert_eq!(
-            pages("calm --range 99999999999999999G"),
-            Err("`99999999999999999G` is no value of `range`".into())
-        );
+        assert_eq!(pages("calm --range 99999999999999999G"), Err("`99999999999999999G` is no value of `range`".into()));
     }
 
     #[test]

@@ -39,17 +39,8 @@ impl Range {
     pub fn new(pages: usize) -> Self {
         let pages = pages.max(1);
         let memory = vec![0; (pages + 1) * WORDS];
-        let before = memory
-            .as_ptr()
-            .align_offset(WORDS * size_of::<u64>())
-            .min(WORDS);
-        let mut range = Self {
-            memory,
-            before,
-            generations: vec![0; pages],
-            next_to_verify: 0,
-            next_to_write: 0,
-        };
+        let before = memory.as_ptr().align_offset(WORDS * size_of::<u64>()).min(WORDS);
+        let mut range = Self { memory, before, generations: vec![0; pages], next_to_verify: 0, next_to_write: 0 };
         for index in 0..pages {
             if let Some(page) = range.page(index) {
                 fill(page, index, 0);
@@ -59,11 +50,7 @@ impl Range {
     }
 
     fn page(&mut self, index: usize) -> Option<&mut Page> {
-        self.memory
-            .get_mut(self.before..)?
-            .as_chunks_mut()
-            .0
-            .get_mut(index)
+        self.memory.get_mut(self.before..)?.as_chunks_mut().0.get_mut(index)
     }
 
     /// Verifies the next page, round and round. A bad page is repaired, so that it counts once.
@@ -89,11 +76,7 @@ impl Range {
     }
 
     fn after(&self, index: usize) -> usize {
-        if index + 1 < self.generations.len() {
-            index + 1
-        } else {
-            0
-        }
+        if index + 1 < self.generations.len() { index + 1 } else { 0 }
     }
 
     fn verify(&mut self, index: usize) -> Option<Mismatch> {
@@ -107,12 +90,7 @@ impl Range {
         let pairs = expected.iter().zip(page.iter()).enumerate();
         let mismatch = pairs
             .filter(|(_, (expected, found))| expected != found)
-            .map(|(word, (expected, found))| Mismatch {
-                page: index,
-                word,
-                expected: *expected,
-                found: *found,
-            })
+            .map(|(word, (expected, found))| Mismatch { page: index, word, expected: *expected, found: *found })
             .next();
         *page = expected;
         mismatch
@@ -174,19 +152,8 @@ mod tests {
             range.page(1).unwrap()[word] ^= 1 << 40;
             assert_eq!(range.verify_next(), None);
             let found = expected ^ (1 << 40);
-            assert_eq!(
-                range.verify_next(),
-                Some(Mismatch {
-                    page: 1,
-                    word,
-                    expected,
-                    found
-                })
-            );
-            assert!(
-                (0..6).all(|_| range.verify_next().is_none()),
-                "a repaired page counts no second time"
-            );
+            assert_eq!(range.verify_next(), Some(Mismatch { page: 1, word, expected, found }));
+            assert!((0..6).all(|_| range.verify_next().is_none()), "a repaired page counts no second time");
         }
     }
 
@@ -197,10 +164,7 @@ mod tests {
         range.write_next();
         *range.page(0).unwrap() = old;
         let mismatch = range.write_next().expect("the page is a generation behind");
-        assert_eq!(
-            (mismatch.word, mismatch.expected, mismatch.found),
-            (1, 1, 0)
-        );
+        assert_eq!((mismatch.word, mismatch.expected, mismatch.found), (1, 1, 0));
     }
 
     #[test]

@@ -25,12 +25,7 @@ pub struct Storm {
 impl Storm {
     /// From `now` on.
     pub fn new(options: &StormOptions, now: Nanos) -> Self {
-        Self {
-            pace: Pace::new(options.rate, now),
-            life: options.life,
-            exec: options.exec,
-            alive: BTreeSet::new(),
-        }
+        Self { pace: Pace::new(options.rate, now), life: options.life, exec: options.exec, alive: BTreeSet::new() }
     }
 
     /// Reaps who has ended. Only our own count: init reaps orphans too.
@@ -47,11 +42,7 @@ impl Storm {
             if self.alive.len() >= MOST_ALIVE || clock::now().saturating_sub(now) >= MOST_TIME {
                 break;
             }
-            let child = if self.exec {
-                process::spawn_child()
-            } else {
-                process::fork_child(self.life)
-            };
+            let child = if self.exec { process::spawn_child() } else { process::fork_child(self.life) };
             if let Some(pid) = child {
                 self.alive.insert(pid);
                 counts.births += 1;

@@ -26,10 +26,7 @@ const ERRORS_PRINTED: u64 = 20;
 
 /// Runs for ever, or until `reboot` restarts the guest.
 pub fn run(options: &Options) -> ! {
-    let mut memory = Memory {
-        range: Range::new(options.range_pages),
-        counts: Counts::default(),
-    };
+    let mut memory = Memory { range: Range::new(options.range_pages), counts: Counts::default() };
     console::line(&format!("start {}", options.work.name()));
     let start = clock::now();
     let mut activity = Activity::new(&options.work, start);
@@ -76,20 +73,12 @@ impl Memory {
     }
 
     fn note(&mut self, mismatch: Option<Mismatch>) {
-        let Some(Mismatch {
-            page,
-            word,
-            expected,
-            found,
-        }) = mismatch
-        else {
+        let Some(Mismatch { page, word, expected, found }) = mismatch else {
             return;
         };
         self.counts.errors += 1;
         if self.counts.errors <= ERRORS_PRINTED {
-            console::line(&format!(
-                "error: page {page} word {word}: expected {expected:#x} found {found:#x}"
-            ));
+            console::line(&format!("error: page {page} word {word}: expected {expected:#x} found {found:#x}"));
         }
     }
 }
@@ -108,12 +97,8 @@ impl Activity {
         match work {
             Work::Idle | Work::Reboot { .. } => Self::Nothing,
             Work::Calm { pages_per_second } => Self::Calm(Pace::new(*pages_per_second, now)),
-            Work::Unruly(UnrulyOptions {
-                pages_per_second: 0,
-            }) => Self::Unbounded,
-            Work::Unruly(UnrulyOptions { pages_per_second }) => {
-                Self::Paced(Pace::new(*pages_per_second, now))
-            }
+            Work::Unruly(UnrulyOptions { pages_per_second: 0 }) => Self::Unbounded,
+            Work::Unruly(UnrulyOptions { pages_per_second }) => Self::Paced(Pace::new(*pages_per_second, now)),
             Work::Storm(options) => Self::Storm(Storm::new(options, now)),
         }
     }

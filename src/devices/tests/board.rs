@@ -11,19 +11,10 @@ fn the_clock_shows_the_time_in_bcd_and_runs() {
         guest.inb(0x71)
     };
     let indices = [0x32, 0x09, 0x08, 0x07, 0x06, 0x04, 0x02, 0x00];
-    assert_eq!(
-        indices.map(|index| read(&mut guest, index)),
-        [0x20, 0x26, 0x11, 0x24, 0x03, 0x03, 0x14, 0x15]
-    );
+    assert_eq!(indices.map(|index| read(&mut guest, index)), [0x20, 0x26, 0x11, 0x24, 0x03, 0x03, 0x14, 0x15]);
     guest.now += 46 * SECOND;
-    assert_eq!(
-        indices.map(|index| read(&mut guest, index))[5..],
-        [0x03, 0x15, 0x01]
-    );
-    assert_eq!(
-        [0x0A, 0x0B, 0x0C, 0x0D].map(|index| read(&mut guest, index)),
-        [0x26, 0x02, 0x00, 0x80]
-    );
+    assert_eq!(indices.map(|index| read(&mut guest, index))[5..], [0x03, 0x15, 0x01]);
+    assert_eq!([0x0A, 0x0B, 0x0C, 0x0D].map(|index| read(&mut guest, index)), [0x26, 0x02, 0x00, 0x80]);
     // the update flag precedes the next second by 244 us
     guest.now = 5_000 + 60 * SECOND - 200_000;
     assert_eq!(read(&mut guest, 0x0A), 0xA6);
@@ -39,25 +30,14 @@ fn a_time_that_the_guest_sets_runs_on_and_survives_its_restart() {
         guest.outb(value, 0x71);
     };
     set(&mut guest, 0x0B, 0x82);
-    let written = [
-        (0x09, 0x28),
-        (0x08, 0x02),
-        (0x07, 0x29),
-        (0x04, 0x23),
-        (0x02, 0x59),
-        (0x00, 0x58),
-    ];
+    let written = [(0x09, 0x28), (0x08, 0x02), (0x07, 0x29), (0x04, 0x23), (0x02, 0x59), (0x00, 0x58)];
     for (index, value) in written {
         set(&mut guest, index, value);
         guest.now += SECOND; // held: no second passes
     }
     guest.now += SECOND - 100_000;
     guest.outb(0x0A, 0x70);
-    assert_eq!(
-        guest.inb(0x71),
-        0x26,
-        "nothing is about to change while held"
-    );
+    assert_eq!(guest.inb(0x71), 0x26, "nothing is about to change while held");
     set(&mut guest, 0x0B, 0x02);
     set(&mut guest, 0x40, 0x77);
     guest.now += 2 * SECOND;
@@ -73,11 +53,7 @@ fn a_time_that_the_guest_sets_runs_on_and_survives_its_restart() {
 fn keyboard_probe_gives_up_and_its_wait_ends_at_once() {
     let mut guest = Guest::new();
     for _ in 0..17 {
-        assert_eq!(
-            guest.inb(0x64) & 0x03,
-            0x01,
-            "always output, never a full input buffer"
-        );
+        assert_eq!(guest.inb(0x64) & 0x03, 0x01, "always output, never a full input buffer");
         guest.inb(0x60);
     }
 }
@@ -97,16 +73,9 @@ fn every_way_to_restart_names_its_cause() {
         assert_eq!(guest.outb(hard, 0xCF9), Some(RestartCause::Port0xCF9));
         assert_eq!(guest.outb(hard, 0xCF9), None, "the bit must rise");
     }
-    let causes = [
-        RestartCause::TripleFault,
-        RestartCause::Port0xCF9,
-        RestartCause::I8042Pulse,
-        RestartCause::AcpiReset,
-    ];
-    assert_eq!(
-        causes.map(|cause| cause.to_string()),
-        ["triple fault", "port 0xCF9", "8042 pulse", "ACPI reset"]
-    );
+    let causes =
+        [RestartCause::TripleFault, RestartCause::Port0xCF9, RestartCause::I8042Pulse, RestartCause::AcpiReset];
+    assert_eq!(causes.map(|cause| cause.to_string()), ["triple fault", "port 0xCF9", "8042 pulse", "ACPI reset"]);
 }
 
 #[test]
@@ -114,10 +83,7 @@ fn pci_address_reads_back_and_never_restarts() {
     let mut guest = Guest::new();
     guest.outb(0x01, 0xCFB); // pci_check_type1
     for address in [0x8000_0000u32, 0x8000_0604] {
-        assert_eq!(
-            guest.chipset.write_port(0xCF8, Width::Dword, address, 0),
-            None
-        );
+        assert_eq!(guest.chipset.write_port(0xCF8, Width::Dword, address, 0), None);
         assert_eq!(guest.chipset.read_port(0xCF8, Width::Dword, 0), address);
         assert_eq!(guest.chipset.read_port(0xCFC, Width::Dword, 0), 0xFFFF_FFFF);
         assert_eq!(guest.chipset.read_port(0xCFE, Width::Word, 0), 0xFFFF);
@@ -156,9 +122,6 @@ fn restart_keeps_pending_output_and_nothing_else_of_the_old_os() {
     guest.chipset.reset();
     assert!(!guest.chipset.interrupt_pending());
     assert_eq!(guest.chipset.next_deadline(), None);
-    assert_eq!(
-        (guest.inb(0x3F9), guest.inb(0x3FD) & 1, guest.inb(0x21)),
-        (0, 0, 0xFF)
-    );
+    assert_eq!((guest.inb(0x3F9), guest.inb(0x3FD) & 1, guest.inb(0x21)), (0, 0, 0xFF));
     assert_eq!(guest.printed(), b"!");
 }

@@ -23,10 +23,7 @@ struct Guest {
 impl Guest {
     fn new() -> Self {
         // Guest time does not begin at 0 after a migration: no device may count on it.
-        Self {
-            chipset: Chipset::new(UNIX, 5_000),
-            now: 5_000,
-        }
+        Self { chipset: Chipset::new(UNIX, 5_000), now: 5_000 }
     }
 
     fn inb(&mut self, port: u16) -> u8 {
@@ -34,8 +31,7 @@ impl Guest {
     }
 
     fn outb(&mut self, value: u8, port: u16) -> Option<RestartCause> {
-        self.chipset
-            .write_port(port, Width::Byte, u32::from(value), self.now)
+        self.chipset.write_port(port, Width::Byte, u32::from(value), self.now)
     }
 
     /// Lets time pass as the hypervisor does, and counts the interrupts that the guest takes and ends at once.
@@ -43,10 +39,7 @@ impl Guest {
         let end = self.now + span;
         let mut interrupts = 0;
         loop {
-            let next = self
-                .chipset
-                .next_deadline()
-                .filter(|deadline| *deadline <= end);
+            let next = self.chipset.next_deadline().filter(|deadline| *deadline <= end);
             self.now = next.unwrap_or(end).max(self.now);
             self.chipset.advance(self.now);
             while let Some(vector) = self.chipset.acknowledge_interrupt() {

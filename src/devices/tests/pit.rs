@@ -40,10 +40,7 @@ fn periodic_timer_does_not_drift() {
     guest.outb((4773u16 & 0xFF) as u8, 0x40);
     guest.outb((4773u16 >> 8) as u8, 0x40);
     // 3600 s of 4773 ticks each
-    assert_eq!(
-        guest.run(3600 * SECOND),
-        (3600 * 1_193_182u64 / 4773) as usize
-    );
+    assert_eq!(guest.run(3600 * SECOND), (3600 * 1_193_182u64 / 4773) as usize);
     assert_eq!(guest.chipset.coalesced_ticks(), 0);
 }
 
@@ -63,10 +60,7 @@ fn a_late_host_gives_one_interrupt_and_keeps_the_phase() {
     let periods = 10 * 3600 * 1_193_182 / 4096;
     assert_eq!(guest.chipset.coalesced_ticks(), periods - 1);
     let next = u128::from(periods + 1) * 4096;
-    assert_eq!(
-        guest.chipset.next_deadline(),
-        Some(start + (next * u128::from(SECOND)).div_ceil(1_193_182) as u64)
-    );
+    assert_eq!(guest.chipset.next_deadline(), Some(start + (next * u128::from(SECOND)).div_ceil(1_193_182) as u64));
 }
 
 #[test]
@@ -141,10 +135,7 @@ fn closed_gate_stops_channel_2_where_it_is() {
     guest.now += MILLISECOND;
     let gone_on = u16::from_le_bytes([guest.inb(0x42), guest.inb(0x42)]);
     let before = u16::from_le_bytes(stopped);
-    assert!(
-        (1192..=1195).contains(&(before - gone_on)),
-        "{before} {gone_on}"
-    );
+    assert!((1192..=1195).contains(&(before - gone_on)), "{before} {gone_on}");
 }
 
 #[test]
@@ -167,11 +158,7 @@ fn read_back_gives_status_then_count() {
     let mut guest = Guest::new();
     guest.outb(0x34, 0x43);
     guest.outb(0xC2, 0x43);
-    assert_eq!(
-        guest.inb(0x40),
-        0b1111_0100,
-        "OUT high, no count yet, both bytes, mode 2"
-    );
+    assert_eq!(guest.inb(0x40), 0b1111_0100, "OUT high, no count yet, both bytes, mode 2");
     guest.inb(0x40);
     guest.inb(0x40);
     guest.outb(0x00, 0x40);

@@ -26,11 +26,7 @@ fn uart_is_detected_as_16550a() {
     guest.outb(0x80, 0x3FB);
     assert_ne!(guest.inb(0x3FA), 0, "a 16650 would read its EFR as 0");
     guest.outb(0x21, 0x3FA);
-    assert_eq!(
-        guest.inb(0x3FA) & 0x20,
-        0,
-        "a 16750 would show its 64-byte FIFO"
-    );
+    assert_eq!(guest.inb(0x3FA) & 0x20, 0, "a 16750 would show its 64-byte FIFO");
     guest.outb(0x00, 0x3FB);
     // XScale: UUE does not stick
     guest.outb(0x40, 0x3F9);
@@ -83,9 +79,7 @@ fn a_burst_is_sent_by_interrupts_whole_and_in_order() {
         while guest.inb(0x3FA) & 1 == 0 {
             let chunk;
             (chunk, left) = left.split_at(left.len().min(16));
-            chunk
-                .iter()
-                .for_each(|byte| assert_eq!(guest.outb(*byte, 0x3F8), None));
+            chunk.iter().for_each(|byte| assert_eq!(guest.outb(*byte, 0x3F8), None));
             if left.is_empty() {
                 guest.outb(0x00, 0x3F9); // stop_tx
             }
@@ -104,11 +98,7 @@ fn typed_bytes_interrupt_and_are_read_until_none_is_ready() {
     guest.outb(0x05, 0x3F9);
     assert_eq!(guest.chipset.type_input(b"ls\n"), 3);
     assert_eq!(guest.chipset.acknowledge_interrupt(), Some(0x34));
-    assert_eq!(
-        guest.inb(0x3FA),
-        0xCC,
-        "fewer than the trigger: character timeout"
-    );
+    assert_eq!(guest.inb(0x3FA), 0xCC, "fewer than the trigger: character timeout");
     assert_eq!(guest.chipset.type_input(b"0123456789"), 10);
     assert_eq!(guest.inb(0x3FA), 0xC4);
     let mut read = Vec::new();
@@ -132,14 +122,8 @@ fn output_that_nobody_takes_is_bounded_and_the_loss_is_counted() {
     guest.outb(b'b', 0x3F8);
     assert_eq!(guest.chipset.dropped_output(), 1);
     let printed = guest.printed();
-    assert_eq!(
-        (printed.len(), printed.last()),
-        (OUTPUT_CAPACITY, Some(&b'a'))
-    );
-    assert_eq!(
-        guest.chipset.type_input(&[b'x'; INPUT_CAPACITY + 1]),
-        INPUT_CAPACITY
-    );
+    assert_eq!((printed.len(), printed.last()), (OUTPUT_CAPACITY, Some(&b'a')));
+    assert_eq!(guest.chipset.type_input(&[b'x'; INPUT_CAPACITY + 1]), INPUT_CAPACITY);
 }
 
 #[test]

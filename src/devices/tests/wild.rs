@@ -20,11 +20,7 @@ enum Step {
 type Seen = (u64, Vec<u8>, bool, Option<Nanos>);
 
 fn ports() -> impl Strategy<Value = u16> {
-    let devices = prop::sample::select(
-        &[
-            0x20u16, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1, 0x61, 0x64, 0x70, 0x71, 0x92,
-        ][..],
-    );
+    let devices = prop::sample::select(&[0x20u16, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1, 0x61, 0x64, 0x70, 0x71, 0x92][..]);
     prop_oneof![4 => devices, 3 => 0x40u16..0x44, 3 => 0x3F8u16..0x400, 1 => 0xCF4u16..0xD00, 1 => any::<u16>()]
 }
 
@@ -33,13 +29,7 @@ fn widths() -> impl Strategy<Value = Width> {
 }
 
 fn spans() -> impl Strategy<Value = Nanos> {
-    prop_oneof![
-        Just(0),
-        0..2_000u64,
-        0..100_000_000u64,
-        0..100_000 * SECOND,
-        any::<u64>()
-    ]
+    prop_oneof![Just(0), 0..2_000u64, 0..100_000_000u64, 0..100_000 * SECOND, any::<u64>()]
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -59,9 +49,7 @@ fn take(chipset: &mut Chipset, now: &mut Nanos, step: &Step) -> Seen {
     let mut output = Vec::new();
     let value = match step {
         Step::Read(port, width) => u64::from(chipset.read_port(*port, *width, *now)),
-        Step::Write(port, width, value) => chipset
-            .write_port(*port, *width, *value, *now)
-            .map_or(0, |_| 1),
+        Step::Write(port, width, value) => chipset.write_port(*port, *width, *value, *now).map_or(0, |_| 1),
         Step::Advance(span) => {
             *now = now.saturating_add(*span);
             chipset.advance(*now);
@@ -78,12 +66,7 @@ fn take(chipset: &mut Chipset, now: &mut Nanos, step: &Step) -> Seen {
             0
         }
     };
-    (
-        value,
-        output,
-        chipset.interrupt_pending(),
-        chipset.next_deadline(),
-    )
+    (value, output, chipset.interrupt_pending(), chipset.next_deadline())
 }
 
 fn run(chipset: &mut Chipset, now: &mut Nanos, steps: &[Step]) -> Vec<Seen> {
@@ -161,10 +144,7 @@ fn a_device_that_refuses_its_record_takes_it_at_the_second_attempt() {
     bad[1] = 0x10; // interrupt_enable has four bits
     let mut chipset = Chipset::new(0, 0);
     chipset.write_port(0x3FF, Width::Byte, 0x5A, 0);
-    let refused = RestoreError::Refused {
-        device: "UART",
-        field: "interrupt_enable",
-    };
+    let refused = RestoreError::Refused { device: "UART", field: "interrupt_enable" };
     assert_eq!(chipset.restore(&with_uart_record(&bad)), Err(refused));
     assert_eq!(chipset.read_port(0x3FF, Width::Byte, 0), 0x5A);
     assert_eq!(chipset.restore(&with_uart_record(&good)), Ok(()));
@@ -176,23 +156,13 @@ fn a_record_of_another_version_is_refused_by_name() {
     let mut newer = Vec::new();
     record::save(&Uart::new(), &mut newer);
     newer[0] = 2;
-    let error = RestoreError::Version {
-        device: "UART",
-        found: 2,
-        expected: 1,
-    };
-    assert_eq!(
-        Chipset::new(0, 0).restore(&with_uart_record(&newer)),
-        Err(error)
-    );
+    let error = RestoreError::Version { device: "UART", found: 2, expected: 1 };
+    assert_eq!(Chipset::new(0, 0).restore(&with_uart_record(&newer)), Err(error));
 }
 
 #[test]
 fn bytes_behind_the_last_record_are_refused() {
     let mut record = Chipset::new(0, 0).save();
     record.push(0);
-    assert_eq!(
-        Chipset::new(0, 0).restore(&record),
-        Err(RestoreError::TrailingBytes)
-    );
+    assert_eq!(Chipset::new(0, 0).restore(&record), Err(RestoreError::TrailingBytes));
 }

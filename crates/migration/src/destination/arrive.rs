@@ -19,10 +19,7 @@ impl Destination {
             Body::Zero { count } => (u64::from(count), None),
             Body::Data(page) => (1, Some(page)),
         };
-        let end = record
-            .gfn
-            .checked_add(count)
-            .filter(|end| *end <= self.present.pages());
+        let end = record.gfn.checked_add(count).filter(|end| *end <= self.present.pages());
         let end = end.ok_or(Error::PageOutside(record.gfn))?;
         for gfn in record.gfn..end {
             self.install(gfn, page, now, vm);
@@ -67,9 +64,7 @@ impl Destination {
         let pages = self.present.pages();
         let stale = self.stale.get_or_insert_with(|| Bitmap::new(pages));
         for (index, word) in chunk.words.iter().enumerate() {
-            let index = usize::try_from(chunk.first)
-                .ok()
-                .and_then(|first| first.checked_add(index));
+            let index = usize::try_from(chunk.first).ok().and_then(|first| first.checked_add(index));
             let index = index.ok_or(Error::BadField("stale pages"))?;
             let Some(here) = self.present.words().get(index).copied() else {
                 return Err(Error::BadField("stale pages"));

@@ -42,14 +42,7 @@ impl Log {
         Latency::of(&mut self.waits.clone())
     }
 
-    pub fn report(
-        &self,
-        path: Path,
-        status: Status,
-        bytes: u64,
-        verify: Option<Verdict>,
-        now: Micros,
-    ) -> Report {
+    pub fn report(&self, path: Path, status: Status, bytes: u64, verify: Option<Verdict>, now: Micros) -> Report {
         let bytes = self.bytes_before + bytes;
         let end = self.ended.unwrap_or(now);
         let total_time = end.saturating_sub(self.started);
@@ -57,10 +50,7 @@ impl Log {
             path,
             status,
             total_time,
-            downtime: self
-                .paused
-                .zip(self.running)
-                .map(|(from, to)| to.saturating_sub(from)),
+            downtime: self.paused.zip(self.running).map(|(from, to)| to.saturating_sub(from)),
             setup_time: self.accepted.map(|to| to.saturating_sub(self.started)),
             expected_downtime: None,
             dirty_sync_count: 0,
@@ -69,10 +59,7 @@ impl Log {
             fault_latency: self.latency(),
             pages: self.pages,
             bytes,
-            throughput: rate(
-                bytes,
-                end.saturating_sub(self.accepted.unwrap_or(self.started)),
-            ),
+            throughput: rate(bytes, end.saturating_sub(self.accepted.unwrap_or(self.started))),
             verify,
         }
     }

@@ -103,9 +103,7 @@ impl Destination {
         let every = match self.phase {
             Phase::Running => u64::from(offer.acknowledge_every.max(1)),
             // Here it only tells the bandwidth, and each answer costs both hosts a packet.
-            Phase::Receiving | Phase::Ready | Phase::Complete => {
-                u64::from(offer.acknowledge_every.max(1)) * 4
-            }
+            Phase::Receiving | Phase::Ready | Phase::Complete => u64::from(offer.acknowledge_every.max(1)) * 4,
             _ => return,
         };
         let handled = self.decoder.handled();
@@ -161,9 +159,7 @@ impl Destination {
             return Err(Error::HandedOver);
         }
         self.outbox.clear();
-        self.say(&Message::Abort {
-            reason: Error::Cancelled.to_string(),
-        });
+        self.say(&Message::Abort { reason: Error::Cancelled.to_string() });
         self.end(Status::Cancelled, Some(Error::Cancelled), now);
         Ok(())
     }
@@ -239,15 +235,9 @@ impl Destination {
     #[must_use]
     pub fn report(&self, now: Micros) -> Option<Report> {
         let verdict = self.hashes.as_ref().and_then(Hashes::verdict);
-        self.offer.as_ref().map(|offer| {
-            self.log.report(
-                offer.path,
-                self.status(),
-                self.decoder.handled(),
-                verdict,
-                now,
-            )
-        })
+        self.offer
+            .as_ref()
+            .map(|offer| self.log.report(offer.path, self.status(), self.decoder.handled(), verdict, now))
     }
 
     fn say(&mut self, message: &Message<'_>) {

@@ -17,12 +17,7 @@ impl Destination {
     /// # Errors
     /// When the stream can no longer be used: the link is to be closed, after what [`Destination::transmit`] still has
     /// to say. If then [`Destination::is_committed`] is false the attempt has failed and the VM is to be dropped.
-    pub fn receive(
-        &mut self,
-        mut bytes: &[u8],
-        now: Micros,
-        vm: &mut impl DestinationVm,
-    ) -> Result<(), Error> {
+    pub fn receive(&mut self, mut bytes: &[u8], now: Micros, vm: &mut impl DestinationVm) -> Result<(), Error> {
         let mut decoder = core::mem::take(&mut self.decoder);
         let result = loop {
             if matches!(self.phase, Phase::Ended(_) | Phase::Broken) {
@@ -46,13 +41,9 @@ impl Destination {
     /// The stream is of no more use.
     fn fail(&mut self, error: &Error, now: Micros) {
         if self.phase == Phase::Waiting {
-            self.say(&Message::Refuse {
-                reason: error.to_string(),
-            });
+            self.say(&Message::Refuse { reason: error.to_string() });
         } else if !matches!(error, Error::Aborted(_)) {
-            self.say(&Message::Abort {
-                reason: error.to_string(),
-            });
+            self.say(&Message::Abort { reason: error.to_string() });
         }
         match self.phase {
             Phase::Ended(_) => {}
@@ -62,11 +53,7 @@ impl Destination {
                 self.end(Status::Failed, Some(error.clone()), now);
             }
             // What was garbled may have been COMMIT: the VM is kept.
-            Phase::Ready
-            | Phase::Running
-            | Phase::Complete
-            | Phase::Broken
-            | Phase::Reconnected => {
+            Phase::Ready | Phase::Running | Phase::Complete | Phase::Broken | Phase::Reconnected => {
                 self.phase = Phase::Broken;
                 self.error = Some(error.clone());
             }
@@ -74,28 +61,14 @@ impl Destination {
         }
     }
 
-    fn handle(
-        &mut self,
-        message: &Message<'_>,
-        now: Micros,
-        vm: &mut impl DestinationVm,
-    ) -> Result<(), Error> {
+    fn handle(&mut self, message: &Message<'_>, now: Micros, vm: &mut impl DestinationVm) -> Result<(), Error> {
         match (self.phase, message) {
             (_, Message::Abort { reason }) => return Err(Error::Aborted(reason.clone())),
             (Phase::Waiting, Message::Hello(offer)) => self.consider(offer, now, vm)?,
             (Phase::Receiving, Message::Round { number }) => self.log.round = *number,
             (Phase::Receiving, Message::Paused) => self.log.paused = Some(now),
-            (Phase::Receiving, Message::Stale(chunk)) if self.runs_early() => {
-                self.announce(chunk)?
-            }
-            (
-                Phase::Receiving,
-                Message::State {
-                    total,
-                    offset,
-                    bytes,
-                },
-            ) => self.state(*total, *offset, bytes, vm)?,
+            (Phase::Receiving, Message::Stale(chunk)) if self.runs_early() => self.announce(chunk)?,
+            (Phase::Receiving, Message::State { total, offset, bytes }) => self.state(*total, *offset, bytes, vm)?,
             (Phase::Ready, Message::Commit) => {
                 self.right.receive_commit(vm);
                 self.log.running = Some(now);
@@ -116,18 +89,11 @@ impl Destination {
     }
 
     fn runs_early(&self) -> bool {
-        self.offer
-            .as_ref()
-            .is_some_and(|offer| offer.path.runs_early())
+        self.offer.as_ref().is_some_and(|offer| offer.path.runs_early())
     }
 
     /// Makes room for the VM, or refuses. Nothing is allocated for an offer before the VM has found room for it.
-    fn consider(
-        &mut self,
-        offer: &Offer,
-        now: Micros,
-        vm: &mut impl DestinationVm,
-    ) -> Result<(), Error> {
+    fn consider(&mut self, offer: &Offer, now: Micros, vm: &mut impl DestinationVm) -> Result<(), Error> {
         vm.prepare(offer).map_err(Error::Refused)?;
         let pages = usize::try_from(offer.page_count).map_err(|_| Error::BadField("page count"))?;
         self.present = Bitmap::new(offer.page_count);
@@ -141,20 +107,10 @@ impl Destination {
     }
 
     /// Collects the state, and loads it when it is whole. The buffer grows with what comes, not with what is claimed.
-    fn state(
-        &mut self,
-        total: u32,
-        offset: u32,
-        bytes: &[u8],
-        vm: &mut impl DestinationVm,
-    ) -> Result<(), Error> {
+    fn state(&mut self, total: u32, offset: u32, bytes: &[u8], vm: &mut impl DestinationVm) -> Result<(), Error> {
         let (total, offset) = (total as usize, offset as usize);
         let whole = self.state.len() + bytes.len();
-        if total > MAX_STATE
-            || offset != self.state.len()
-            || whole > total
-            || (bytes.is_empty() && total > 0)
-        {
+        if total > MAX_STATE || offset != self.state.len() || whole > total || (bytes.is_empty() && total > 0) {
             return Err(Error::BadState);
         }
         self.state.extend_from_slice(bytes);
@@ -180,38 +136,21 @@ impl Destination {
     pub(super) fn complete(&mut self, vm: &mut impl DestinationVm) {
         vm.all_present();
         self.phase = Phase::Complete;
-        self.say(&Message::Complete {
-            requests: self.log.requests,
-            latency: self.log.latency(),
-        });
+        self.say(&Message::Complete { requests: self.log.requests, latency: self.log.latency() });
     }
 
     fn compare(&mut self, chunk: &wire::Chunk<'_>) -> Result<(), Error> {
-        let hashes = self
-            .hashes
-            .as_mut()
-            .ok_or(Error::Unexpected(Kind::Hashes as u8))?;
+        let hashes = self.hashes.as_mut().ok_or(Error::Unexpected(Kind::Hashes as u8))?;
         hashes.compare(chunk)?;
-        if let Some(Verdict {
-            pages_compared,
-            pages_different,
-        }) = hashes.verdict()
-        {
-            self.say(&Message::Verdict {
-                compared: pages_compared,
-                different: pages_different,
-            });
+        if let Some(Verdict { pages_compared, pages_different }) = hashes.verdict() {
+            self.say(&Message::Verdict { compared: pages_compared, different: pages_different });
         }
         Ok(())
     }
 
     /// The source has come back: tells it what is here, and asks again for what the guest waits for.
     fn resume(&mut self, session: u64) -> Result<(), Error> {
-        if self
-            .offer
-            .as_ref()
-            .is_none_or(|offer| offer.session != session)
-        {
+        if self.offer.as_ref().is_none_or(|offer| offer.session != session) {
             return Err(Error::NothingToResume);
         }
         for (index, words) in self.present.words().chunks(WORDS).enumerate() {
@@ -232,10 +171,7 @@ impl Destination {
                 hashes.restart();
             }
             self.phase = Phase::Complete;
-            self.say(&Message::Complete {
-                requests: self.log.requests,
-                latency: self.log.latency(),
-            });
+            self.say(&Message::Complete { requests: self.log.requests, latency: self.log.latency() });
         } else {
             self.phase = Phase::Running;
             let waiting = self.faults.iter().map(|(gfn, _)| *gfn);
@@ -246,21 +182,10 @@ impl Destination {
 
     /// A hello while a VM is kept here. If that VM was never committed, and the source offers it anew, then the source
     /// still holds the right to it: what is here is void. Otherwise it is not to be touched.
-    fn another_attempt(
-        &mut self,
-        offer: &Offer,
-        now: Micros,
-        vm: &mut impl DestinationVm,
-    ) -> Result<(), Error> {
-        let name = self
-            .offer
-            .as_ref()
-            .map(|offer| offer.name.clone())
-            .unwrap_or_default();
+    fn another_attempt(&mut self, offer: &Offer, now: Micros, vm: &mut impl DestinationVm) -> Result<(), Error> {
+        let name = self.offer.as_ref().map(|offer| offer.name.clone()).unwrap_or_default();
         if self.right.is_held() || name != offer.name {
-            return Err(Error::Refused(format!(
-                "a migration of `{name}` is paused here and waits for its source"
-            )));
+            return Err(Error::Refused(format!("a migration of `{name}` is paused here and waits for its source")));
         }
         *self = Self::new(now);
         self.consider(offer, now, vm)

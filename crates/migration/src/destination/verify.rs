@@ -18,21 +18,13 @@ impl Hashes {
     /// Of a memory of zeroes.
     pub fn new(pages: usize) -> Self {
         let zero = hash(&ZERO_PAGE);
-        Self {
-            hashes: vec![zero; pages],
-            zero,
-            compared: 0,
-            different: 0,
-        }
+        Self { hashes: vec![zero; pages], zero, compared: 0, different: 0 }
     }
 
     /// A page is installed; none: one of zeroes.
     pub fn install(&mut self, gfn: u64, page: Option<&Page>) {
         let value = page.map_or(self.zero, hash);
-        if let Some(place) = usize::try_from(gfn)
-            .ok()
-            .and_then(|gfn| self.hashes.get_mut(gfn))
-        {
+        if let Some(place) = usize::try_from(gfn).ok().and_then(|gfn| self.hashes.get_mut(gfn)) {
             *place = value;
         }
     }
@@ -49,9 +41,7 @@ impl Hashes {
         }
         for theirs in chunk.words.iter() {
             let index = usize::try_from(self.compared).ok();
-            let ours = index
-                .and_then(|index| self.hashes.get(index))
-                .ok_or(Error::PageOutside(self.compared))?;
+            let ours = index.and_then(|index| self.hashes.get(index)).ok_or(Error::PageOutside(self.compared))?;
             self.different += u64::from(*ours != theirs);
             self.compared += 1;
         }
@@ -60,9 +50,7 @@ impl Hashes {
 
     /// What it showed, when all pages are compared.
     pub fn verdict(&self) -> Option<Verdict> {
-        (self.compared == self.hashes.len() as u64).then_some(Verdict {
-            pages_compared: self.compared,
-            pages_different: self.different,
-        })
+        (self.compared == self.hashes.len() as u64)
+            .then_some(Verdict { pages_compared: self.compared, pages_different: self.different })
     }
 }

@@ -59,10 +59,7 @@ impl Log {
             path,
             status,
             total_time: since(self.started, end),
-            downtime: self
-                .paused
-                .zip(self.running)
-                .map(|(from, to)| since(from, to)),
+            downtime: self.paused.zip(self.running).map(|(from, to)| since(from, to)),
             setup_time: self.first_page.map(|to| since(self.started, to)),
             expected_downtime: self.expected_downtime,
             dirty_sync_count: self.syncs,

@@ -96,9 +96,7 @@ impl Source {
             return Err(Error::BadField("name"));
         }
         // Four acknowledgements a window keep it from running dry between two of them.
-        offer.acknowledge_every = offer
-            .acknowledge_every
-            .clamp(1, (config.push_window / 4).max(1));
+        offer.acknowledge_every = offer.acknowledge_every.clamp(1, (config.push_window / 4).max(1));
         Ok(Self {
             phase: Phase::Greet,
             right: SourceRight::Running,
@@ -167,9 +165,7 @@ impl Source {
         match self.phase {
             Phase::Greet | Phase::Offered | Phase::Begin => Status::Setup,
             Phase::Rounds | Phase::Pause => Status::Active,
-            Phase::Rest | Phase::Announce(_) | Phase::State(_) | Phase::Loading | Phase::Commit => {
-                Status::Device
-            }
+            Phase::Rest | Phase::Announce(_) | Phase::State(_) | Phase::Loading | Phase::Commit => Status::Device,
             Phase::Serve => Status::PostcopyActive,
             Phase::Hashes(_) | Phase::Compared | Phase::Farewell => Status::Verifying,
             Phase::Broken => Status::PostcopyPaused,
@@ -223,24 +219,16 @@ impl Source {
     /// What happened up to `now`.
     #[must_use]
     pub fn report(&self, now: Micros) -> Report {
-        self.log
-            .report(self.offer.path, self.status(), self.meter.total(), now)
+        self.log.report(self.offer.path, self.status(), self.meter.total(), now)
     }
 
     /// The attempt fails, or after the hand-over: the link is given up.
     fn fail(&mut self, error: Error, now: Micros, vm: &mut impl SourceVm) {
-        if !matches!(
-            error,
-            Error::LinkLost | Error::Refused(_) | Error::Aborted(_)
-        ) {
+        if !matches!(error, Error::LinkLost | Error::Refused(_) | Error::Aborted(_)) {
             self.parting = Some(error.to_string());
         }
         if self.right.take_back(vm) {
-            let status = if error == Error::Cancelled {
-                Status::Cancelled
-            } else {
-                Status::Failed
-            };
+            let status = if error == Error::Cancelled { Status::Cancelled } else { Status::Failed };
             self.end(status, now, vm);
         } else {
             self.phase = Phase::Broken;

@@ -23,12 +23,7 @@ pub struct PageSets {
 impl PageSets {
     /// Every page is to be sent.
     pub fn new(pages: u64) -> Self {
-        Self {
-            pending: Bitmap::full(pages),
-            again: Bitmap::new(pages),
-            held: Bitmap::new(pages),
-            cursor: 0,
-        }
+        Self { pending: Bitmap::full(pages), again: Bitmap::new(pages), held: Bitmap::new(pages), cursor: 0 }
     }
 
     /// Pages that are to be sent.
@@ -63,10 +58,7 @@ impl PageSets {
 
     /// The next page to push: what comes after the latest that the guest asked for, then from the start.
     pub fn next_to_push(&mut self) -> Option<u64> {
-        let gfn = self
-            .pending
-            .next_set(self.cursor)
-            .or_else(|| self.pending.next_set(0))?;
+        let gfn = self.pending.next_set(self.cursor).or_else(|| self.pending.next_set(0))?;
         self.cursor = gfn + 1;
         Some(gfn)
     }

@@ -10,12 +10,7 @@ impl Source {
     /// # Errors
     /// When the attempt has failed (the guest goes on here) or, after the hand-over, the link can no longer be used
     /// (then the migration is paused and [`Source::recover`] resumes it).
-    pub fn receive(
-        &mut self,
-        mut bytes: &[u8],
-        now: Micros,
-        vm: &mut impl SourceVm,
-    ) -> Result<(), Error> {
+    pub fn receive(&mut self, mut bytes: &[u8], now: Micros, vm: &mut impl SourceVm) -> Result<(), Error> {
         let mut decoder = core::mem::take(&mut self.decoder);
         let result = loop {
             if matches!(self.phase, Phase::Ended(_) | Phase::Broken) {
@@ -64,28 +59,13 @@ impl Source {
                     self.request(gfn)?;
                 }
             }
-            (Phase::Serve, Message::Complete { requests, latency })
-                if self.sets.pending.is_empty() =>
-            {
+            (Phase::Serve, Message::Complete { requests, latency }) if self.sets.pending.is_empty() => {
                 self.log.requests = *requests;
                 self.log.latency = *latency;
-                self.phase = if self.offer.verify {
-                    Phase::Hashes(0)
-                } else {
-                    Phase::Farewell
-                };
+                self.phase = if self.offer.verify { Phase::Hashes(0) } else { Phase::Farewell };
             }
-            (
-                Phase::Compared,
-                Message::Verdict {
-                    compared,
-                    different,
-                },
-            ) => {
-                self.log.verdict = Some(Verdict {
-                    pages_compared: *compared,
-                    pages_different: *different,
-                });
+            (Phase::Compared, Message::Verdict { compared, different }) => {
+                self.log.verdict = Some(Verdict { pages_compared: *compared, pages_different: *different });
                 self.phase = Phase::Farewell;
             }
             (Phase::Recovering, Message::Held(chunk)) => self.held(chunk)?,
@@ -93,11 +73,7 @@ impl Source {
                 self.sets.resume();
                 self.urgent.clear();
                 self.requested.clear_all();
-                self.phase = if *committed {
-                    Phase::Serve
-                } else {
-                    Phase::Commit
-                };
+                self.phase = if *committed { Phase::Serve } else { Phase::Commit };
             }
             _ => return Err(Error::Unexpected(message.kind())),
         }
@@ -125,9 +101,7 @@ impl Source {
     fn held(&mut self, chunk: &Chunk<'_>) -> Result<(), Error> {
         let first = usize::try_from(chunk.first).map_err(|_| Error::BadField("held pages"))?;
         for (index, word) in chunk.words.iter().enumerate() {
-            let index = first
-                .checked_add(index)
-                .ok_or(Error::BadField("held pages"))?;
+            let index = first.checked_add(index).ok_or(Error::BadField("held pages"))?;
             if !self.sets.held.set_word(index, word) {
                 return Err(Error::BadField("held pages"));
             }

@@ -43,12 +43,7 @@ impl Source {
             self.log.expected_downtime = expected;
             self.phase = Phase::Pause;
         } else {
-            wire::write(
-                out.bytes,
-                &Message::Round {
-                    number: self.round(),
-                },
-            );
+            wire::write(out.bytes, &Message::Round { number: self.round() });
         }
         Ok(true)
     }
@@ -58,20 +53,12 @@ impl Source {
     fn expected_downtime(&self, left: u64, state: usize, now: Micros) -> Option<Micros> {
         let bandwidth = self.meter.bandwidth(now)?;
         let pages = left.saturating_mul(PAGE_RECORD as u64);
-        let bytes = self
-            .meter
-            .in_flight()
-            .saturating_add(pages)
-            .saturating_add(state as u64);
+        let bytes = self.meter.in_flight().saturating_add(pages).saturating_add(state as u64);
         Some(time_for(bytes, bandwidth).saturating_add(self.meter.round_trip().unwrap_or(0)))
     }
 
     fn rounds_are_over(&self, expected: Option<Micros>, bytes: u64) -> bool {
-        let limit = if self.is_hybrid() {
-            self.config.hybrid_rounds
-        } else {
-            self.config.round_limit
-        };
+        let limit = if self.is_hybrid() { self.config.hybrid_rounds } else { self.config.round_limit };
         expected.is_some_and(|expected| expected <= self.config.downtime_limit)
             || self.round() >= limit
             || self.config.byte_limit.is_some_and(|most| bytes >= most)
@@ -80,15 +67,10 @@ impl Source {
 
     /// Whether the guest dirties pages as fast as they are sent: what is left has not shrunk for some rounds.
     fn has_stalled(&self) -> bool {
-        let stalled = self
-            .log
-            .rounds
-            .windows(2)
-            .rev()
-            .take_while(|pair| match pair {
-                [before, after] => after.dirtied * 100 > before.dirtied * STALLED_PERCENT,
-                _ => false,
-            });
+        let stalled = self.log.rounds.windows(2).rev().take_while(|pair| match pair {
+            [before, after] => after.dirtied * 100 > before.dirtied * STALLED_PERCENT,
+            _ => false,
+        });
         let wanted = usize::try_from(self.config.stalled_rounds).unwrap_or(usize::MAX);
         wanted > 0 && stalled.take(wanted).count() >= wanted
     }

@@ -74,12 +74,7 @@ impl Source {
         }
         let start = out.len();
         let end = start.saturating_add(room.min(MAX_ROOM));
-        let mut out = Output {
-            bytes: out,
-            start,
-            end,
-            looks: PAGES_A_CALL,
-        };
+        let mut out = Output { bytes: out, start, end, looks: PAGES_A_CALL };
         let mut result = Ok(true);
         while let Ok(true) = result {
             result = self.step(now, vm, &mut out);
@@ -96,12 +91,7 @@ impl Source {
     }
 
     /// Does one thing. Returns whether there may be another.
-    fn step(
-        &mut self,
-        now: Micros,
-        vm: &mut impl SourceVm,
-        out: &mut Output<'_>,
-    ) -> Result<bool, Error> {
+    fn step(&mut self, now: Micros, vm: &mut impl SourceVm, out: &mut Output<'_>) -> Result<bool, Error> {
         if !out.fits(MIN_ROOM) {
             return Ok(false);
         }
@@ -142,22 +132,14 @@ impl Source {
                 Ok(false)
             }
             Phase::Recover => {
-                wire::write(
-                    out.bytes,
-                    &Message::Recover {
-                        session: self.offer.session,
-                    },
-                );
+                wire::write(out.bytes, &Message::Recover { session: self.offer.session });
                 self.sets.held.clear_all();
                 self.phase = Phase::Recovering;
                 Ok(false)
             }
-            Phase::Offered
-            | Phase::Loading
-            | Phase::Compared
-            | Phase::Broken
-            | Phase::Recovering
-            | Phase::Ended(_) => Ok(false),
+            Phase::Offered | Phase::Loading | Phase::Compared | Phase::Broken | Phase::Recovering | Phase::Ended(_) => {
+                Ok(false)
+            }
         }
     }
 
@@ -204,18 +186,9 @@ impl Source {
         done
     }
 
-    fn push_round(
-        &mut self,
-        now: Micros,
-        vm: &mut impl SourceVm,
-        out: &mut Output<'_>,
-    ) -> Result<bool, Error> {
+    fn push_round(&mut self, now: Micros, vm: &mut impl SourceVm, out: &mut Output<'_>) -> Result<bool, Error> {
         self.peek(now, vm);
-        if self.push_in_order(vm, out) {
-            self.end_round(now, vm, out)
-        } else {
-            Ok(false)
-        }
+        if self.push_in_order(vm, out) { self.end_round(now, vm, out) } else { Ok(false) }
     }
 
     fn push_rest(&mut self, vm: &impl SourceVm, out: &mut Output<'_>) -> bool {
@@ -227,12 +200,7 @@ impl Source {
     }
 
     /// Pauses the guest and saves its state. Saving may modify pages, so dirty flags are collected after it.
-    fn pause(
-        &mut self,
-        now: Micros,
-        vm: &mut impl SourceVm,
-        out: &mut Output<'_>,
-    ) -> Result<(), Error> {
+    fn pause(&mut self, now: Micros, vm: &mut impl SourceVm, out: &mut Output<'_>) -> Result<(), Error> {
         self.right.pause(vm);
         self.log.paused = Some(now);
         self.state = vm.save_state().map_err(Error::StateNotSaved)?;
@@ -253,48 +221,25 @@ impl Source {
     /// Tells which pages are missing at the destination although a version of them may be there.
     fn announce(&mut self, from: usize, out: &mut Output<'_>) {
         let words = self.sets.pending.words();
-        let from = from
-            + words
-                .iter()
-                .skip(from)
-                .take_while(|word| **word == 0)
-                .count();
+        let from = from + words.iter().skip(from).take_while(|word| **word == 0).count();
         let Some(rest) = words.get(from..).filter(|rest| !rest.is_empty()) else {
             self.phase = Phase::State(0);
             return;
         };
         let now = rest.len().min(WORDS / 2);
-        wire::write_words(
-            out.bytes,
-            Kind::Stale,
-            Some(from as u64),
-            rest.iter().copied().take(now),
-        );
+        wire::write_words(out.bytes, Kind::Stale, Some(from as u64), rest.iter().copied().take(now));
         self.phase = Phase::Announce(from + now);
     }
 
     fn send_state(&mut self, from: usize, out: &mut Output<'_>) {
         // An empty state is one empty piece.
-        let space = out
-            .end
-            .saturating_sub(out.bytes.len())
-            .saturating_sub(2 * HEADER);
-        let until = from
-            .saturating_add(space.min(STATE_PIECE))
-            .min(self.state.len());
+        let space = out.end.saturating_sub(out.bytes.len()).saturating_sub(2 * HEADER);
+        let until = from.saturating_add(space.min(STATE_PIECE)).min(self.state.len());
         let bytes = self.state.get(from..until).unwrap_or_default();
         let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        let piece = Message::State {
-            total: number(self.state.len()),
-            offset: number(from),
-            bytes,
-        };
+        let piece = Message::State { total: number(self.state.len()), offset: number(from), bytes };
         wire::write(out.bytes, &piece);
-        self.phase = if until == self.state.len() {
-            Phase::Loading
-        } else {
-            Phase::State(until)
-        };
+        self.phase = if until == self.state.len() { Phase::Loading } else { Phase::State(until) };
     }
 
     /// Sends what the guest waits for, and as much of the rest as may be on its way at a time.
@@ -303,13 +248,8 @@ impl Source {
         let mut batch = Batch::open(out.bytes);
         while out.look() {
             let Some(gfn) = self.next_wanted().or_else(|| {
-                let may_push = self.offer.path != Path::Demand
-                    && self.meter.in_flight() + out.added() < window;
-                if may_push {
-                    self.sets.next_to_push()
-                } else {
-                    None
-                }
+                let may_push = self.offer.path != Path::Demand && self.meter.in_flight() + out.added() < window;
+                if may_push { self.sets.next_to_push() } else { None }
             }) else {
                 break;
             };
@@ -334,33 +274,19 @@ impl Source {
     /// configured part in queues: then the link is never idle, and a page that the guest waits for never queues behind
     /// more than that part.
     fn window(&self) -> u64 {
-        self.meter
-            .on_wire()
-            .saturating_add(self.config.push_window.into())
+        self.meter.on_wire().saturating_add(self.config.push_window.into())
     }
 
     fn send_hashes(&mut self, from: u64, vm: &impl SourceVm, out: &mut Output<'_>) -> bool {
-        let left =
-            usize::try_from(self.offer.page_count.saturating_sub(from)).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.offer.page_count.saturating_sub(from)).unwrap_or(usize::MAX);
         let count = left.min(WORDS).min((out.looks / LOOKS_A_HASH) as usize);
         if count == 0 {
             return false;
         }
-        out.looks -= u32::try_from(count)
-            .unwrap_or(0)
-            .saturating_mul(LOOKS_A_HASH);
+        out.looks -= u32::try_from(count).unwrap_or(0).saturating_mul(LOOKS_A_HASH);
         let until = from + count as u64;
-        wire::write_words(
-            out.bytes,
-            Kind::Hashes,
-            Some(from),
-            (from..until).map(|gfn| hash(vm.page(gfn))),
-        );
-        self.phase = if until >= self.offer.page_count {
-            Phase::Compared
-        } else {
-            Phase::Hashes(until)
-        };
+        wire::write_words(out.bytes, Kind::Hashes, Some(from), (from..until).map(|gfn| hash(vm.page(gfn))));
+        self.phase = if until >= self.offer.page_count { Phase::Compared } else { Phase::Hashes(until) };
         true
     }
 }

@@ -65,34 +65,17 @@ fn unit_length(header: &[u8; HEADER], batch: usize) -> Result<usize, Error> {
             1 => PAGE_RECORD,
             _ => return Err(Error::BadRecord),
         };
-        return if length <= batch {
-            Ok(length)
-        } else {
-            Err(Error::BadRecord)
-        };
+        return if length <= batch { Ok(length) } else { Err(Error::BadRecord) };
     }
     let kind = Kind::try_from(kind)?;
     if zero != [0; 3] {
         return Err(Error::BadField("header"));
     }
     let claimed = u32::from_le_bytes([l0, l1, l2, l3]);
-    let most = if kind == Kind::Pages {
-        MAX_BATCH
-    } else {
-        MAX_WHOLE
-    };
-    let length = usize::try_from(claimed)
-        .ok()
-        .filter(|length| *length <= most);
-    let length = length.ok_or(Error::TooLong {
-        kind: kind as u8,
-        length: claimed,
-    })?;
-    Ok(if kind == Kind::Pages {
-        HEADER
-    } else {
-        HEADER + length
-    })
+    let most = if kind == Kind::Pages { MAX_BATCH } else { MAX_WHOLE };
+    let length = usize::try_from(claimed).ok().filter(|length| *length <= most);
+    let length = length.ok_or(Error::TooLong { kind: kind as u8, length: claimed })?;
+    Ok(if kind == Kind::Pages { HEADER } else { HEADER + length })
 }
 
 /// The kind of a page record.
@@ -103,11 +86,7 @@ fn record_kind(header: &[u8; HEADER]) -> u8 {
 
 impl Cut {
     /// The next whole unit: a slice of the input, or of the buffer if the unit was cut.
-    fn unit<'a, 'b: 'a>(
-        &'a mut self,
-        batch: usize,
-        input: &mut &'b [u8],
-    ) -> Result<Option<&'a [u8]>, Error> {
+    fn unit<'a, 'b: 'a>(&'a mut self, batch: usize, input: &mut &'b [u8]) -> Result<Option<&'a [u8]>, Error> {
         if core::mem::take(&mut self.used) {
             self.bytes.clear();
         }

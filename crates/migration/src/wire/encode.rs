@@ -43,11 +43,7 @@ fn payload(out: &mut Vec<u8>, message: &Message<'_>) {
         }
         Message::Accept => version(out),
         Message::Round { number } => out.extend_from_slice(&number.to_le_bytes()),
-        Message::State {
-            total,
-            offset,
-            bytes,
-        } => {
+        Message::State { total, offset, bytes } => {
             out.extend_from_slice(&total.to_le_bytes());
             out.extend_from_slice(&offset.to_le_bytes());
             out.extend_from_slice(bytes);
@@ -67,10 +63,7 @@ fn payload(out: &mut Vec<u8>, message: &Message<'_>) {
                 out.extend_from_slice(&number.to_le_bytes());
             }
         }
-        Message::Verdict {
-            compared,
-            different,
-        } => {
+        Message::Verdict { compared, different } => {
             out.extend_from_slice(&compared.to_le_bytes());
             out.extend_from_slice(&different.to_le_bytes());
         }
@@ -91,12 +84,7 @@ fn text(out: &mut Vec<u8>, text: &str, most: usize) {
 }
 
 /// Appends a message that carries words: a piece of a bitmap, hashes, or a list of pages. `first` is left out for a list.
-pub fn write_words(
-    out: &mut Vec<u8>,
-    kind: Kind,
-    first: Option<u64>,
-    words: impl Iterator<Item = u64>,
-) {
+pub fn write_words(out: &mut Vec<u8>, kind: Kind, first: Option<u64>, words: impl Iterator<Item = u64>) {
     let start = open(out, kind as u8);
     if let Some(first) = first {
         out.extend_from_slice(&first.to_le_bytes());
@@ -118,10 +106,7 @@ pub struct Batch {
 impl Batch {
     /// Begins a batch at the tail of `out`. Nothing else may be appended until it is closed.
     pub fn open(out: &mut Vec<u8>) -> Self {
-        Self {
-            start: open(out, Kind::Pages as u8),
-            run: None,
-        }
+        Self { start: open(out, Kind::Pages as u8), run: None }
     }
 
     /// Adds a page.

@@ -11,10 +11,7 @@ pub struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// The fields of a message of this kind.
     pub fn new(kind: u8, payload: &'a [u8]) -> Self {
-        Self {
-            kind,
-            rest: payload,
-        }
+        Self { kind, rest: payload }
     }
 
     /// Everything that is left.
@@ -23,10 +20,7 @@ impl<'a> Fields<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
-        let (array, rest) = self
-            .rest
-            .split_first_chunk()
-            .ok_or(Error::Truncated(self.kind))?;
+        let (array, rest) = self.rest.split_first_chunk().ok_or(Error::Truncated(self.kind))?;
         self.rest = rest;
         Ok(*array)
     }
@@ -53,10 +47,6 @@ impl<'a> Fields<'a> {
 
     /// Nothing may be left.
     pub fn end(&self) -> Result<(), Error> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Trailing(self.kind))
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(Error::Trailing(self.kind)) }
     }
 }

@@ -54,16 +54,10 @@ impl Path {
     }
 
     fn from_code(code: u8) -> Result<Self, Error> {
-        [
-            Self::StopAndCopy,
-            Self::Demand,
-            Self::PreCopy,
-            Self::PostCopy,
-            Self::Hybrid,
-        ]
-        .into_iter()
-        .find(|path| path.code() == code)
-        .ok_or(Error::BadField("path"))
+        [Self::StopAndCopy, Self::Demand, Self::PreCopy, Self::PostCopy, Self::Hybrid]
+            .into_iter()
+            .find(|path| path.code() == code)
+            .ok_or(Error::BadField("path"))
     }
 }
 
@@ -93,11 +87,7 @@ pub struct Gfns<'a>(pub(super) &'a [u8]);
 impl<'a> Gfns<'a> {
     /// The numbers, unproven.
     pub fn iter(self) -> impl Iterator<Item = u64> + 'a {
-        self.0
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .map(|bytes| u64::from_le_bytes(*bytes))
+        self.0.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes))
     }
 }
 
@@ -177,53 +167,28 @@ kinds! {
 
 /// A message that is handled whole, its fields read but not judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(
-    missing_docs,
-    reason = "Kind documents each message, and the fields are named for what they are"
-)]
+#[allow(missing_docs, reason = "Kind documents each message, and the fields are named for what they are")]
 pub enum Message<'a> {
     Hello(Offer),
-    Round {
-        number: u32,
-    },
+    Round { number: u32 },
     Paused,
     Stale(Chunk<'a>),
-    State {
-        total: u32,
-        offset: u32,
-        bytes: &'a [u8],
-    },
+    State { total: u32, offset: u32, bytes: &'a [u8] },
     Commit,
     Hashes(Chunk<'a>),
     Done,
-    Recover {
-        session: u64,
-    },
-    Abort {
-        reason: String,
-    },
+    Recover { session: u64 },
+    Abort { reason: String },
     Accept,
-    Refuse {
-        reason: String,
-    },
-    Acknowledge {
-        bytes: u64,
-    },
+    Refuse { reason: String },
+    Acknowledge { bytes: u64 },
     Ready,
     Running,
     Request(Gfns<'a>),
-    Complete {
-        requests: u64,
-        latency: Option<Latency>,
-    },
-    Verdict {
-        compared: u64,
-        different: u64,
-    },
+    Complete { requests: u64, latency: Option<Latency> },
+    Verdict { compared: u64, different: u64 },
     Held(Chunk<'a>),
-    Resume {
-        committed: bool,
-    },
+    Resume { committed: bool },
 }
 
 impl<'a> Message<'a> {
@@ -237,51 +202,29 @@ impl<'a> Message<'a> {
             }
             Kind::Recover => {
                 version(&mut fields)?;
-                Self::Recover {
-                    session: fields.u64()?,
-                }
+                Self::Recover { session: fields.u64()? }
             }
-            Kind::Round => Self::Round {
-                number: fields.u32()?,
-            },
+            Kind::Round => Self::Round { number: fields.u32()? },
             Kind::Paused => Self::Paused,
             Kind::Stale => Self::Stale(chunk(&mut fields)?),
-            Kind::State => Self::State {
-                total: fields.u32()?,
-                offset: fields.u32()?,
-                bytes: fields.rest(),
-            },
+            Kind::State => Self::State { total: fields.u32()?, offset: fields.u32()?, bytes: fields.rest() },
             Kind::Commit => Self::Commit,
             Kind::Hashes => Self::Hashes(chunk(&mut fields)?),
             Kind::Done => Self::Done,
-            Kind::Abort => Self::Abort {
-                reason: reason(&mut fields)?,
-            },
+            Kind::Abort => Self::Abort { reason: reason(&mut fields)? },
             Kind::Accept => {
                 version(&mut fields)?;
                 Self::Accept
             }
-            Kind::Refuse => Self::Refuse {
-                reason: reason(&mut fields)?,
-            },
-            Kind::Acknowledge => Self::Acknowledge {
-                bytes: fields.u64()?,
-            },
+            Kind::Refuse => Self::Refuse { reason: reason(&mut fields)? },
+            Kind::Acknowledge => Self::Acknowledge { bytes: fields.u64()? },
             Kind::Ready => Self::Ready,
             Kind::Running => Self::Running,
             Kind::Request => Self::Request(words(&mut fields)?),
-            Kind::Complete => Self::Complete {
-                requests: fields.u64()?,
-                latency: latency(&mut fields)?,
-            },
-            Kind::Verdict => Self::Verdict {
-                compared: fields.u64()?,
-                different: fields.u64()?,
-            },
+            Kind::Complete => Self::Complete { requests: fields.u64()?, latency: latency(&mut fields)? },
+            Kind::Verdict => Self::Verdict { compared: fields.u64()?, different: fields.u64()? },
             Kind::Held => Self::Held(chunk(&mut fields)?),
-            Kind::Resume => Self::Resume {
-                committed: flag(fields.u8()?, "committed")?,
-            },
+            Kind::Resume => Self::Resume { committed: flag(fields.u8()?, "committed")? },
             // The decoder takes a batch apart itself.
             Kind::Pages => return Err(Error::Unexpected(kind as u8)),
         };
@@ -324,14 +267,7 @@ fn version(fields: &mut Fields<'_>) -> Result<(), Error> {
         return Err(Error::NotAMigration);
     }
     let theirs = fields.u16()?;
-    if theirs == VERSION {
-        Ok(())
-    } else {
-        Err(Error::Version {
-            theirs,
-            ours: VERSION,
-        })
-    }
+    if theirs == VERSION { Ok(()) } else { Err(Error::Version { theirs, ours: VERSION }) }
 }
 
 fn offer(fields: &mut Fields<'_>) -> Result<Offer, Error> {
@@ -348,18 +284,8 @@ fn offer(fields: &mut Fields<'_>) -> Result<Offer, Error> {
     if name.len() > MAX_NAME {
         return Err(Error::BadField("name"));
     }
-    let name = core::str::from_utf8(name)
-        .map_err(|_| Error::BadField("name"))?
-        .to_owned();
-    Ok(Offer {
-        name,
-        session,
-        page_count,
-        tsc_khz,
-        path,
-        verify,
-        acknowledge_every,
-    })
+    let name = core::str::from_utf8(name).map_err(|_| Error::BadField("name"))?.to_owned();
+    Ok(Offer { name, session, page_count, tsc_khz, path, verify, acknowledge_every })
 }
 
 fn flag(byte: u8, name: &'static str) -> Result<bool, Error> {
@@ -375,34 +301,21 @@ fn reason(fields: &mut Fields<'_>) -> Result<String, Error> {
     if bytes.len() > MAX_REASON {
         return Err(Error::BadField("reason"));
     }
-    core::str::from_utf8(bytes)
-        .map(ToOwned::to_owned)
-        .map_err(|_| Error::BadField("reason"))
+    core::str::from_utf8(bytes).map(ToOwned::to_owned).map_err(|_| Error::BadField("reason"))
 }
 
 fn words<'a>(fields: &mut Fields<'a>) -> Result<Gfns<'a>, Error> {
     let bytes = fields.rest();
-    if bytes.len().is_multiple_of(8) {
-        Ok(Gfns(bytes))
-    } else {
-        Err(Error::BadField("list"))
-    }
+    if bytes.len().is_multiple_of(8) { Ok(Gfns(bytes)) } else { Err(Error::BadField("list")) }
 }
 
 fn chunk<'a>(fields: &mut Fields<'a>) -> Result<Chunk<'a>, Error> {
-    Ok(Chunk {
-        first: fields.u64()?,
-        words: words(fields)?,
-    })
+    Ok(Chunk { first: fields.u64()?, words: words(fields)? })
 }
 
 fn latency(fields: &mut Fields<'_>) -> Result<Option<Latency>, Error> {
     let measured = flag(fields.u8()?, "latency")?;
-    let latency = Latency {
-        p50: fields.u64()?,
-        p99: fields.u64()?,
-        max: fields.u64()?,
-    };
+    let latency = Latency { p50: fields.u64()?, p99: fields.u64()?, max: fields.u64()? };
     Ok(measured.then_some(latency))
 }
 
