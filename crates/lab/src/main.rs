@@ -63,11 +63,11 @@ fn main() -> ExitCode {
 
 fn migrate(options: &MigrateOptions) -> Result<ExitCode> {
     let mut person = watch::Person::new();
-    let (folder, report) = session::migrate(options, &mut person)?;
+    let run = session::migrate(options, &mut person)?;
     drop(person);
-    print!("{}", table::table(&report.json));
-    println!("report, events and logs: {}", folder.display());
-    if let Some(error) = report.error {
+    print!("{}", table::table(&run.report.json));
+    println!("report, events and logs: {}", run.folder.display());
+    if let Some(error) = run.report.error {
         eprintln!("lab: {error}");
         return Ok(ExitCode::FAILURE);
     }

@@ -177,6 +177,11 @@ impl GuestOptions {
         self.append.split_whitespace().filter_map(value).next_back().unwrap_or(RESTART_AFTER)
     }
 
+    /// Whether the guest is a person's own, of which no heartbeat is promised.
+    pub fn is_foreign(&self) -> bool {
+        self.kernel.is_some() || self.initrd.is_some()
+    }
+
     /// The guest's memory in bytes.
     pub fn bytes(&self) -> u64 {
         let default = match self.guest {
@@ -184,6 +189,19 @@ impl GuestOptions {
             GuestKind::Tiny => 16 << 20,
         };
         self.memory.unwrap_or(default)
+    }
+}
+
+impl MigrateOptions {
+    /// The options as a person would type them; for tests and for experiments made of several migrations.
+    pub fn from_words(words: &str) -> Result<Self, clap::Error> {
+        #[derive(clap::Parser)]
+        struct Words {
+            #[command(flatten)]
+            options: MigrateOptions,
+        }
+        let words = std::iter::once("lab").chain(words.split_whitespace());
+        <Words as clap::Parser>::try_parse_from(words).map(|words| words.options)
     }
 }
 
@@ -209,26 +227,18 @@ impl MoveOptions {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        options: MigrateOptions,
-    }
-
     fn read(words: &str) -> MigrateOptions {
-        Line::try_parse_from(words.split_whitespace()).unwrap().options
+        MigrateOptions::from_words(words).unwrap()
     }
 
     #[test]
     fn the_options_become_the_monitors_command() {
-        let plain = read("lab").movement.command("linux", "memory");
+        let plain = read("").movement.command("linux", "memory");
         assert_eq!(plain, "migrate vm=linux to=memory path=auto policy=paper ts=500ms");
         let full = read(
-            "lab --path post-copy --policy robust --ts 1s --tp 5/2 --td 1/4 --bandwidth 1Gbit \
+            "--path post-copy --policy robust --ts 1s --tp 5/2 --td 1/4 --bandwidth 1Gbit \
              --latency 100us --downtime-limit 50ms --verify",
         );
         assert_eq!(
@@ -240,8 +250,8 @@ mod tests {
 
     #[test]
     fn an_option_that_cannot_be_read_is_refused() {
-        for words in ["lab --ts 500", "lab --env mars", "lab --tp 1/0", "lab --mtu 12", "lab --memory much"] {
-            assert!(Line::try_parse_from(words.split_whitespace()).is_err(), "{words}");
+        for words in ["--ts 500", "--env mars", "--tp 1/0", "--mtu 12", "--memory much"] {
+            assert!(MigrateOptions::from_words(words).is_err(), "{words}");
         }
     }
 }

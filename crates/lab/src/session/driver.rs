@@ -22,6 +22,8 @@ use crate::testbed::{Received, Testbed, Wiring};
 const SETTLE: u64 = 10;
 /// Heartbeats that have to come from the destination.
 const AFTERWARDS: u64 = 10;
+/// A guest that prints no heartbeat is at work when it has printed nothing for so long.
+const QUIET: Duration = Duration::from_secs(15);
 /// From the lab's command to the start of the sample: the line is slow, the host has a connection to make.
 const COMMAND_LATENCY: Duration = Duration::from_millis(100);
 /// How often a person's view is renewed when nothing comes.
@@ -76,7 +78,7 @@ pub struct Driver<'a> {
 
 impl<'a> Driver<'a> {
     /// Runs the experiment. Whatever goes wrong once the hosts are started is in the report.
-    pub fn run(options: &'a MigrateOptions, machines: &Machines, watch: &'a mut dyn Watch) -> Result<Report> {
+    pub fn run(options: &'a MigrateOptions, machines: &Machines, watch: &'a mut dyn Watch) -> Result<(Report, Story)> {
         let environment = options.hosts.env;
         watch.phase("starting the hosts");
         let testbed = environment.start(machines)?;
@@ -107,7 +109,11 @@ impl<'a> Driver<'a> {
         self.phase("waiting for the guest");
         let wanted = settled(self.options);
         let patience = self.patience.guest;
-        self.wait("waiting for the guest", patience, |story| story.heartbeats.last_number() >= Some(wanted))?;
+        let foreign = self.options.guest.is_foreign();
+        self.wait("waiting for the guest", patience, |story| match story.heartbeats.last_number() {
+            Some(number) => number >= wanted,
+            None => foreign && story.guest_spoke.elapsed() >= QUIET,
+        })?;
         let to = match self.testbed.wiring {
             Wiring::Direct => "memory".to_owned(),
             Wiring::Agent => format!("{DESTINATION_ADDRESS}:{PORT}"),
@@ -123,7 +129,9 @@ impl<'a> Driver<'a> {
         let verify = self.options.movement.verify;
         self.wait("watching the guest at the destination", self.patience.guest, |story| {
             let failed = story.sides.iter().any(|side| side.error.is_some());
-            failed || story.heartbeats.seen[1] >= AFTERWARDS && (story.verify.is_some() || !verify)
+            let beats = story.heartbeats.seen;
+            let silent = beats == [0, 0] && story.guest_spoke.elapsed() >= QUIET;
+            failed || (silent || beats[1] >= AFTERWARDS) && (story.verify.is_some() || !verify)
         })
     }
 
@@ -181,20 +189,23 @@ impl<'a> Driver<'a> {
         if words.is_empty() { format!("{error:#}") } else { format!("{error:#} (last words: {words})") }
     }
 
-    /// Ends the hosts and writes the report. After an error they are not asked: dropping the testbed ends them.
-    fn close(mut self, error: Option<String>) -> Report {
+    /// Ends the hosts and makes the report. After a fault they are not asked: dropping the testbed ends them.
+    fn close(mut self, error: Option<String>) -> (Report, Story) {
         let wanted = Wanted { verify: self.options.movement.verify, heartbeats: AFTERWARDS };
-        let result = report(self.options, &self.story, wanted, error);
-        if result.error.is_none() {
-            self.phase("powering off");
-            let deadline = self.patience.end;
-            // The run is over and its report is made: a host that does not power off by itself is ended.
-            let asked = self.testbed.hosts().iter().try_for_each(|host| self.testbed.send(*host, "quit"));
-            if asked.is_ok() {
-                let _ = self.wait_for_end(deadline);
-            }
+        let found = report(self.options, &self.story, wanted, error.clone());
+        if found.error.is_some() {
+            return (found, self.story);
         }
-        result
+        self.phase("powering off");
+        let deadline = self.patience.end;
+        let commands =
+            ["status", "quit"].into_iter().flat_map(|word| self.testbed.hosts().iter().map(move |host| (*host, word)));
+        // The run is over: a host that does not power off by itself is ended.
+        let asked = commands.collect::<Vec<_>>().into_iter().try_for_each(|(host, word)| self.testbed.send(host, word));
+        if asked.is_ok() {
+            let _ = self.wait_for_end(deadline);
+        }
+        (report(self.options, &self.story, wanted, error), self.story)
     }
 
     fn wait_for_end(&mut self, patience: Duration) -> Result<()> {
@@ -212,27 +223,19 @@ impl<'a> Driver<'a> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    #[derive(Parser)]
-    struct Words {
-        #[command(flatten)]
-        options: MigrateOptions,
-    }
-
     fn settled_with(words: &str) -> u64 {
-        settled(&Words::parse_from(words.split_whitespace()).options)
+        settled(&MigrateOptions::from_words(words).unwrap())
     }
 
     #[test]
     fn a_guest_that_restarts_is_asked_for_before_it_does() {
-        assert_eq!(settled_with("lab --workload calm"), SETTLE);
+        assert_eq!(settled_with("--workload calm"), SETTLE);
         // 250 ms to the middle of the sample and 100 ms to its start: three beats before the twentieth.
-        assert_eq!(settled_with("lab --workload reboot"), 17);
-        assert_eq!(settled_with("lab --workload reboot --ts 1s"), 14);
-        assert_eq!(settled_with("lab --workload reboot --append workload.after=30"), 27);
-        assert_eq!(settled_with("lab --workload reboot --append workload.after=2"), 1);
+        assert_eq!(settled_with("--workload reboot"), 17);
+        assert_eq!(settled_with("--workload reboot --ts 1s"), 14);
+        assert_eq!(settled_with("--workload reboot --append workload.after=30"), 27);
+        assert_eq!(settled_with("--workload reboot --append workload.after=2"), 1);
     }
 }

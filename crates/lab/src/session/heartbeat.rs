@@ -100,6 +100,20 @@ impl Heartbeats {
         self.counts.clear();
     }
 
+    /// What the guest counted itself around an interval: from its last account before the interval to its first one
+    /// after it; `at` is then the time between these two. Accounts come once a second. `None` if a restart lies
+    /// between, or no account encloses the interval.
+    pub fn counted(&self, start: f64, end: f64) -> Option<Counts> {
+        let before = self.counts.iter().rfind(|counts| counts.at <= start)?;
+        let after = self.counts.iter().find(|counts| counts.at >= end)?;
+        Some(Counts {
+            at: after.at - before.at,
+            births: after.births.checked_sub(before.births)?,
+            deaths: after.deaths.checked_sub(before.deaths)?,
+            pages_written: after.pages_written.checked_sub(before.pages_written)?,
+        })
+    }
+
     /// The number of the latest since the guest's OS last started.
     pub fn last_number(&self) -> Option<u64> {
         self.last.map(|(number, _)| number)
@@ -161,6 +175,20 @@ mod tests {
         let run = run(&[(1.0, Source, "hb 9 e0"), (2.0, Source, "hb 10 e0 b5 d4 w40")]);
         let counts = Counts { at: 2.0, births: 5, deaths: 4, pages_written: 40 };
         assert_eq!(run.counts, [counts]);
+    }
+
+    #[test]
+    fn what_the_guest_counted_around_a_sample_comes_from_the_accounts_that_enclose_it() {
+        let run = run(&[
+            (1000.0, Source, "hb 10 e0 b1 d1 w10"),
+            (2000.0, Source, "hb 20 e0 b3 d2 w40"),
+            (3000.0, Destination, "hb 30 e0 b8 d6 w90"),
+        ]);
+        let around = Counts { at: 1000.0, births: 5, deaths: 4, pages_written: 50 };
+        assert_eq!(run.counted(2100.0, 2600.0), Some(around));
+        assert_eq!(run.counted(1500.0, 2600.0).map(|counts| counts.births), Some(7));
+        assert_eq!(run.counted(500.0, 900.0), None);
+        assert_eq!(run.counted(2900.0, 3400.0), None);
     }
 
     #[test]

@@ -18,11 +18,22 @@ use crate::env::Machines;
 use crate::options::{GuestKind, MigrateOptions, RESTART_AFTER, Workload};
 use driver::Driver;
 use report::Report;
+use story::Story;
 use watch::Watch;
+
+/// An experiment that is over.
+pub struct Run {
+    /// Where everything about it lies.
+    pub folder: PathBuf,
+    /// The report.
+    pub report: Report,
+    /// What the events said.
+    pub story: Story,
+}
 
 /// Runs one migration and writes everything about it to a folder. An error is one of the lab's own; what went
 /// wrong in the experiment is in the report.
-pub fn migrate(options: &MigrateOptions, watch: &mut dyn Watch) -> Result<(PathBuf, Report)> {
+pub fn migrate(options: &MigrateOptions, watch: &mut dyn Watch) -> Result<Run> {
     let folder = folder(options)?;
     watch.phase("building");
     options.hosts.env.require()?;
@@ -37,11 +48,11 @@ pub fn migrate(options: &MigrateOptions, watch: &mut dyn Watch) -> Result<(PathB
         mtu: options.hosts.mtu,
         folder: &folder,
     };
-    let report = Driver::run(options, &machines, watch)?;
+    let (report, story) = Driver::run(options, &machines, watch)?;
     let path = folder.join("report.json");
     let text = serde_json::to_string_pretty(&report.json)?;
     fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-    Ok((folder, report))
+    Ok(Run { folder, report, story })
 }
 
 /// The folder of a run, made and free of an earlier run's report.

@@ -35,13 +35,28 @@ pub fn report(options: &MigrateOptions, story: &Story, wanted: Wanted, error: Op
     add("guest", Some(options.guest.guest.to_string().into()));
     add("workload", Some(options.guest.workload.to_string().into()));
     add("memory", Some(options.guest.bytes().into()));
-    add("sample", story.sample.clone());
+    add("sample", sample(story));
     add("decision", story.decision.clone());
     add("migration", migration(story));
     add("verify", Some(verify(story)));
     add("overhead", story.overhead.as_ref().map(without_frame));
     add("error", error.clone().map(Value::String));
     Report { json: Value::Object(json), error }
+}
+
+/// The image's account of the sample, with what the guest counted itself, where it does.
+fn sample(story: &Story) -> Option<Value> {
+    let mut sample = story.sample.as_ref()?.as_object()?.clone();
+    let end = story.sampled?;
+    let start = end - sample.get("ts")?.as_f64()?;
+    if let Some(counted) = story.heartbeats.counted(start, end) {
+        sample.insert(
+            "guest-count".to_owned(),
+            json!({"births": counted.births, "deaths": counted.deaths, "pages-written": counted.pages_written,
+                "time": rounded(counted.at)}),
+        );
+    }
+    Some(Value::Object(sample))
 }
 
 /// The first thing that is not as it should be.
@@ -61,7 +76,7 @@ fn fault(story: &Story, wanted: Wanted) -> Option<String> {
     let beats = &story.heartbeats;
     let different = number(&story.verify, "pages-different");
     let checks = [
-        (beats.seen[1] < wanted.heartbeats, format!("only {} heartbeats came from the destination", beats.seen[1])),
+        (beats.seen[1] < wanted.heartbeats, too_few(beats.seen)),
         (beats.lost > 0, format!("{} heartbeats were lost", beats.lost)),
         (beats.repeated > 0, format!("{} heartbeats came again: the guest ran twice", beats.repeated)),
         (beats.errors > 0, format!("the guest found {} errors in its memory", beats.errors)),
@@ -69,6 +84,13 @@ fn fault(story: &Story, wanted: Wanted) -> Option<String> {
         (different.is_some_and(|count| count > 0), format!("{} pages differ", different.unwrap_or_default())),
     ];
     checks.into_iter().find_map(|(wrong, sentence)| wrong.then_some(sentence))
+}
+
+fn too_few(seen: [u64; 2]) -> String {
+    match seen {
+        [0, 0] => "the guest prints no heartbeat: nobody saw whether it runs on".to_owned(),
+        [_, count] => format!("only {count} heartbeats came from the destination"),
+    }
 }
 
 fn number(event: &Option<Value>, key: &str) -> Option<u64> {
@@ -120,17 +142,9 @@ fn without_frame(event: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
     use crate::agent::wire::{Host, Kind, Line, Party};
     use crate::testbed::Wiring;
-
-    #[derive(Parser)]
-    struct Words {
-        #[command(flatten)]
-        options: MigrateOptions,
-    }
 
     const WANTED: Wanted = Wanted { verify: true, heartbeats: 2 };
 
@@ -167,7 +181,7 @@ mod tests {
             let from = Party::Host(Host::Source);
             story.tell(&Line { from, kind: Kind::Monitor, at, text: event.to_string() });
         }
-        let options = Words::parse_from(["lab", "--env", "bochs", "--verify"]).options;
+        let options = MigrateOptions::from_words("--env bochs --verify").unwrap();
         report(&options, &story, WANTED, None)
     }
 

@@ -1,5 +1,7 @@
 //! What the events of a run say so far. Lines go in one by one; the driver and the report read it.
 
+use std::time::Instant;
+
 use serde_json::{Map, Value};
 
 use super::heartbeat::Heartbeats;
@@ -49,6 +51,12 @@ pub struct Story {
     pub refused: Option<String>,
     /// What the guest printed that is no heartbeat.
     pub guest_said: Vec<String>,
+    /// When the guest last printed anything, or its host came up, by the lab's clock.
+    pub guest_spoke: Instant,
+    /// When the sample ended, in ms of the stamps.
+    pub sampled: Option<f64>,
+    /// The latest `status` event of each host.
+    pub status: [Option<Value>; 2],
 }
 
 /// Index of a side.
@@ -77,6 +85,9 @@ impl Story {
             stopped: None,
             refused: None,
             guest_said: Vec::new(),
+            guest_spoke: Instant::now(),
+            sampled: None,
+            status: [None, None],
         }
     }
 
@@ -122,10 +133,14 @@ impl Story {
         let mine = event.get("vm").is_none_or(|vm| *vm == *self.vm);
         let side = self.side_of(host, event);
         match event.get("event").and_then(Value::as_str).unwrap_or_default() {
-            "ready" => self.sides[index(host)].ready = true,
+            "ready" => {
+                self.sides[index(host)].ready = true;
+                self.guest_spoke = Instant::now();
+            }
             "bye" => {
                 self.sides[index(host)].ended.get_or_insert_with(|| "bye".to_owned());
             }
+            "status" => self.status[index(host)] = Some(Value::Object(event.clone())),
             "error" => self.refused = Some(text("message")),
             _ if !mine => {}
             "console" => self.console(at, side, &text("text")),
@@ -135,7 +150,10 @@ impl Story {
                 self.heartbeats.restarted();
             }
             "stopped" => self.stopped = Some(text("reason")),
-            "sample" => self.sample = object("sample"),
+            "sample" => {
+                self.sample = object("sample");
+                self.sampled = Some(at);
+            }
             "decision" => self.decision = object("decision"),
             "progress" if side == Host::Source => self.progress = Some(Value::Object(event.clone())),
             "handover" => self.sides[index(side)].handover = Some(at),
@@ -151,6 +169,7 @@ impl Story {
     }
 
     fn console(&mut self, at: f64, side: Host, text: &str) {
+        self.guest_spoke = Instant::now();
         if self.heartbeats.see(at, side, text) {
             return;
         }
