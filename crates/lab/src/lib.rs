@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod artifacts;
+pub mod bench;
 pub mod env;
 pub mod hosts;
 pub mod interrupt;

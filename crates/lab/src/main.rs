@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use lab::artifacts::{self, Artifacts};
+use lab::bench::BenchOptions;
 use lab::env::{Environment, Machines};
 use lab::options::{HostOptions, MigrateOptions};
 use lab::session::{self, table, watch};
@@ -24,6 +25,8 @@ enum Command {
     Migrate(MigrateOptions),
     /// What `make run` shows: the same as `migrate --verify`
     Run(MigrateOptions),
+    /// Measure, and print each figure beside what it is compared with; what `make bench` runs
+    Bench(BenchOptions),
     /// Build what the experiments are made of: image, guests, emulated machine
     Build,
     /// Start the hosts with an archive of guests and talk to their monitors
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
             options.movement.verify = true;
             migrate(&options)
         }
+        Command::Bench(options) => bench(&options),
         Command::Build => build(),
         Command::Hosts(options) => talk(&options),
     });
@@ -72,6 +76,11 @@ fn migrate(options: &MigrateOptions) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn bench(options: &BenchOptions) -> Result<ExitCode> {
+    let whole = lab::bench::bench(options, &mut watch::Person::new())?;
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn build() -> Result<ExitCode> {

@@ -44,6 +44,11 @@ pub fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |path| root().join(path))
 }
 
+/// The image that is given, else where cargo puts it.
+pub fn image(given: Option<&Path>) -> PathBuf {
+    given.map_or_else(|| target().join(BARE).join("release/qavisor"), Path::to_owned)
+}
+
 impl Artifacts {
     /// Builds the agent, and the image unless one is given.
     pub fn get(image: Option<&Path>) -> Result<Self> {
@@ -54,7 +59,7 @@ impl Artifacts {
             Some(image) => image.to_owned(),
             None => {
                 cargo(&["kbuild", "--release"])?;
-                target().join(BARE).join("release/qavisor")
+                self::image(None)
             }
         };
         cargo(&["build", "--release", "--package", "qavisor-lab", "--bin", "qavisor-agent"])?;

@@ -46,6 +46,8 @@ pub struct Heartbeats {
     pub last_at_source: Option<u64>,
     /// Number of the first one that came from the destination.
     pub first_at_destination: Option<u64>,
+    /// When the very first one came, in ms.
+    pub first_at: Option<f64>,
     /// How many came at the source, and at the destination.
     pub seen: [u64; 2],
     /// Numbers that never came.
@@ -78,6 +80,7 @@ impl Heartbeats {
             None => {}
         }
         self.last = Some((beat.number, at));
+        self.first_at.get_or_insert(at);
         self.errors = self.errors_before_restart + beat.errors;
         self.counts.extend(beat.counts);
         match side {

@@ -1,0 +1,135 @@
+//! `lab bench`: the figures, each beside what it is compared with.
+
+mod rival;
+mod table;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::artifacts::{self, stamp};
+use crate::env::Environment;
+use crate::options::MigrateOptions;
+use crate::session::watch::Watch;
+use crate::session::{self, Run};
+
+/// What is measured, and where.
+#[derive(Args, Clone, Debug)]
+pub struct BenchOptions {
+    /// Where: bochs, nested, kvm or auto; may be given more than once [default: bochs, and what auto picks]
+    #[arg(long, value_name = "ENVIRONMENT")]
+    pub env: Vec<Environment>,
+    /// Only rows whose name holds this text, such as `unruly` or `post-copy`
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub only: String,
+    /// An image in place of the one that is built from here
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+    /// Where the figures and the runs go [default: target/lab/bench]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// The rows: those that QEMU's own migration was measured in.
+const ROWS: [(&str, &str); 7] = [
+    ("idle", "pre-copy"),
+    ("idle", "post-copy"),
+    ("calm", "pre-copy"),
+    ("unruly", "pre-copy"),
+    ("unruly", "post-copy"),
+    ("storm", "pre-copy"),
+    ("storm", "post-copy"),
+];
+
+/// The figures of one row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    environment: Environment,
+    workload: &'static str,
+    path: &'static str,
+    report: Value,
+    /// From the start of the hosts' clock to the guest's first heartbeat, in ms.
+    start: Option<f64>,
+    /// What the hypervisor at the source holds for itself, in bytes.
+    memory_used: Option<u64>,
+}
+
+/// Runs all rows, prints the tables, and returns whether every run succeeded.
+pub fn bench(options: &BenchOptions, watch: &mut dyn Watch) -> Result<bool> {
+    let out = options.out.clone().unwrap_or_else(|| artifacts::target().join("lab/bench"));
+    fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
+    let mut rows = Vec::new();
+    for environment in environments(&options.env) {
+        for (workload, path) in ROWS {
+            if format!("{environment} {workload} {path}").contains(&options.only) {
+                rows.push(run(options, &out, environment, workload, path, watch)?);
+            }
+        }
+    }
+    let image = fs::metadata(artifacts::image(options.image.as_deref())).map(|about| about.len()).ok();
+    println!("{}\n{}", table::figures(image, &rows), table::rows(&rows));
+    let records: Vec<Value> = rows.iter().map(Row::record).collect();
+    let text = serde_json::to_string_pretty(&json!({"image-size": image, "rows": records}))?;
+    let path = out.join("bench.json");
+    fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    println!("all figures: {}", path.display());
+    Ok(rows.iter().all(|row| row.error().is_none()))
+}
+
+fn environments(asked: &[Environment]) -> Vec<Environment> {
+    match asked {
+        [] => vec![Environment::Bochs, Environment::auto()],
+        some => some.to_vec(),
+    }
+}
+
+fn run(
+    options: &BenchOptions,
+    out: &std::path::Path,
+    environment: Environment,
+    workload: &'static str,
+    path: &'static str,
+    watch: &mut dyn Watch,
+) -> Result<Row> {
+    watch.phase(&format!("{environment} {workload} {path}"));
+    let words = format!("--env {environment} --workload {workload} --path {path}");
+    let mut migration = MigrateOptions::from_words(&words)?;
+    migration.hosts.image.clone_from(&options.image);
+    migration.hosts.out = Some(out.join(format!("{environment}-{workload}-{path}")));
+    let Run { folder, report, story } = session::migrate(&migration, watch)?;
+    // The disks and CDs of a run are large and can be made again.
+    for file in ["job.img", "image.iso", "guests.cpio"] {
+        stamp::remove(&folder.join(file))?;
+    }
+    let used = |status: &Value| status.get("memory-used").and_then(Value::as_u64);
+    Ok(Row {
+        environment,
+        workload,
+        path,
+        report: report.json,
+        start: story.heartbeats.first_at,
+        memory_used: story.status[0].as_ref().and_then(used),
+    })
+}
+
+impl Row {
+    /// A number of the report.
+    fn number(&self, path: &[&str]) -> Option<f64> {
+        path.iter().try_fold(&self.report, |value, key| value.get(key))?.as_f64()
+    }
+
+    fn error(&self) -> Option<&str> {
+        self.report.get("error").and_then(Value::as_str)
+    }
+
+    fn record(&self) -> Value {
+        json!({
+            "environment": self.environment.to_string(), "workload": self.workload, "path": self.path,
+            "start": self.start, "memory-used": self.memory_used, "report": self.report,
+            "qemu": rival::of(self.environment, self.workload, self.path).map(|rival| rival.record()),
+        })
+    }
+}

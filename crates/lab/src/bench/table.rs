@@ -1,0 +1,151 @@
+//! The tables of the figures.
+
+use super::{Row, rival};
+
+/// The image is at most 1 MiB.
+const IMAGE_LIMIT: u64 = 1 << 20;
+/// The hypervisor's own memory is at most 16 MiB and 0.5 % of the guest's.
+const MEMORY_LIMIT: f64 = 16.0 * 1024.0 * 1024.0;
+const MEMORY_SHARE: f64 = 0.005;
+const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+
+/// The figures that are no row of QEMU's.
+pub fn figures(image: Option<u64>, rows: &[Row]) -> String {
+    let mut lines = vec![line("figure", "measured", "compared with")];
+    if let Some(image) = image {
+        lines.push(line("image, bytes", &image.to_string(), &format!("at most {IMAGE_LIMIT}")));
+    }
+    for row in rows {
+        lines.extend(row_figures(row));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn row_figures(row: &Row) -> Vec<String> {
+    let name = |figure: &str| format!("{} {} {}: {figure}", row.environment, row.workload, row.path);
+    let mut lines = Vec::new();
+    if let Some(error) = row.error() {
+        lines.push(line(&name("FAILED"), error, ""));
+    }
+    if let (Some(used), Some(memory)) = (row.memory_used, row.number(&["memory"])) {
+        let limit = MEMORY_LIMIT + memory * MEMORY_SHARE;
+        let used = format!("{:.1}", used as f64 / 1048576.0);
+        lines.push(line(&name("own memory, MiB"), &used, &format!("at most {:.1}", limit / 1048576.0)));
+    }
+    if let Some(start) = row.start {
+        let rival = rival::start(row.environment).map(|ms| format!("QEMU {ms:.0}")).unwrap_or_default();
+        lines.push(line(&name("start to first heartbeat, ms"), &format!("{start:.0}"), &rival));
+    }
+    let harvest = row.number(&["overhead", "harvest-time", "p50"]);
+    if let (Some(harvest), Some(memory)) = (harvest, row.number(&["memory"])) {
+        lines.push(line(&name("harvest, ms a GiB"), &format!("{:.1}", harvest * GIB / memory), ""));
+    }
+    if let (Some(downtime), Some(least)) = (row.number(&["migration", "downtime"]), least_downtime(row)) {
+        let limit = format!("last round / throughput {least:.0}");
+        lines.push(line(&name("downtime, ms"), &format!("{downtime:.0}"), &limit));
+    }
+    let throughput = row.number(&["migration", "throughput"]);
+    if let (Some(stream), Some(link)) = (throughput, row.number(&["migration", "link-throughput"])) {
+        let share = format!("{:.0} %", 100.0 * stream / link);
+        lines.push(line(
+            &name("throughput, MB/s"),
+            &format!("{:.1}", stream / 1e6),
+            &format!("link {:.1}: {share}", link / 1e6),
+        ));
+    }
+    lines
+}
+
+/// A pre-copy's guest is silent at least while what its last round left dirty goes over, in ms.
+fn least_downtime(row: &Row) -> Option<f64> {
+    let rounds = row.report.get("migration")?.get("rounds")?.as_array()?;
+    let dirtied = rounds.last()?.get("dirtied")?.as_f64()?;
+    let throughput = row.number(&["migration", "throughput"]).filter(|rate| *rate > 0.0)?;
+    Some(dirtied * 4096.0 / throughput * 1e3)
+}
+
+/// Row by row beside QEMU's own migration.
+pub fn rows(rows: &[Row]) -> String {
+    let mut lines = vec![format!(
+        "{:<28} {:>24} {:>24} {:>24}",
+        "migration (QEMU's in brackets)", "total-time ms", "downtime ms", "heartbeat-gap ms"
+    )];
+    for row in rows {
+        let rival = rival::of(row.environment, row.workload, row.path);
+        let cell = |path: &[&str], theirs: Option<Option<f64>>| {
+            let ours = row.number(path).map_or("-".to_owned(), |ms| format!("{ms:.0}"));
+            match theirs {
+                None => ours,
+                Some(None) => format!("{ours} (never)"),
+                Some(Some(ms)) => format!("{ours} ({ms:.0})"),
+            }
+        };
+        lines.push(format!(
+            "{:<30} {:>22} {:>24} {:>24}",
+            format!("{} {} {}", row.environment, row.workload, row.path),
+            cell(&["migration", "total-time"], rival.map(|rival| rival.total_time)),
+            cell(&["migration", "downtime"], rival.map(|rival| rival.downtime)),
+            cell(&["verify", "heartbeat-gap"], rival.map(|rival| rival.heartbeat_gap)),
+        ));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn line(figure: &str, measured: &str, compared: &str) -> String {
+    format!("{figure:<60} {measured:>14}   {compared}").trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::env::Environment;
+
+    fn row() -> Row {
+        Row {
+            environment: Environment::Bochs,
+            workload: "unruly",
+            path: "pre-copy",
+            report: json!({
+                "memory": 1 << 27,
+                "migration": {"total-time": 1000.4, "downtime": 20.0, "throughput": 4_096_000, "link-throughput": 8_192_000,
+                    "rounds": [{"dirtied": 900}, {"dirtied": 10}]},
+                "verify": {"heartbeat-gap": 120.0},
+                "overhead": {"harvest-time": {"p50": 0.5, "max": 1.0}}
+            }),
+            start: Some(7200.0),
+            memory_used: Some(8 << 20),
+        }
+    }
+
+    #[test]
+    fn each_figure_stands_beside_its_limit() {
+        let text = figures(Some(600_000), &[row()]);
+        let line = |part: &str| {
+            let line = text.lines().find(|line| line.contains(part)).unwrap_or_default();
+            line.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert!(line("image, bytes").ends_with("600000 at most 1048576"));
+        assert!(line("own memory").ends_with("8.0 at most 16.6"));
+        assert!(line("first heartbeat").ends_with("7200 QEMU 17100"));
+        assert!(line("harvest").ends_with("a GiB 4.0"));
+        assert!(line("downtime").ends_with("20 last round / throughput 10"));
+        assert!(line("throughput, MB/s").ends_with("4.1 link 8.2: 50 %"));
+    }
+
+    #[test]
+    fn a_row_stands_beside_qemus_and_says_where_that_never_ended() {
+        let text = rows(&[row()]);
+        let cells: Vec<&str> = text.lines().nth(1).unwrap_or_default().split_whitespace().collect();
+        assert_eq!(cells, ["bochs", "unruly", "pre-copy", "1000", "(never)", "20", "(never)", "120", "(never)"]);
+    }
+
+    #[test]
+    fn a_run_that_failed_is_named_and_its_cells_are_empty() {
+        let mut failed = row();
+        failed.report = json!({"error": "the guest stopped"});
+        assert!(figures(None, &[failed.clone()]).contains("the guest stopped"));
+        assert!(rows(&[failed]).contains("- (never)"));
+    }
+}
