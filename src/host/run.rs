@@ -55,6 +55,7 @@ impl Host {
         log::info!("qavisor {}: {:?}, {} MiB of RAM", env!("CARGO_PKG_VERSION"), boot.protocol, boot.ram_end() >> 20);
         vmx::operation::enter()?;
         own::test_dirty_flags(IDLE_VPID)?;
+        log::info!("VMX: EPT dirty flags work, an exit and entry take {} ticks", own::exit_round_trip(IDLE_VPID)?);
         let terminal = Terminal::new(options.console)?;
         let archive = match &boot.module {
             Some(module) => Archive::read(boot::module_bytes(module))?,

@@ -128,7 +128,7 @@ pub fn restore(vcpu: &mut Vcpu, bytes: &[u8]) -> Result<(), String> {
         vcpu.vmcs.write(segment.rights(), *rights & 0xffff_ffff);
     }
     vcpu.vmcs.write(fields::GUEST_ACTIVITY, 0);
-    vcpu.registers = Registers { general };
+    vcpu.registers = Registers::new(general);
     vcpu.context.fx = FxArea(fx);
     vcpu.context.msrs = record.msrs;
     vcpu.context.cr2 = record.cr2;

@@ -9,6 +9,16 @@ use super::{fields::INSTRUCTION_ERROR, vmcs::Vmcs};
 pub struct Registers {
     /// RAX, RCX, RDX, RBX, (RSP), RBP, RSI, RDI, R8 to R15.
     pub general: [u64; 16],
+    /// What HOST_RSP of this guest's VMCS holds, to spare the VMWRITE: nested, KVM's shadow VMCS has not this field, and each
+    /// write would be an exit to it.
+    host_rsp: u64,
+}
+
+impl Registers {
+    /// These general registers, for a VMCS of which nothing is known.
+    pub fn new(general: [u64; 16]) -> Self {
+        Self { general, host_rsp: 0 }
+    }
 }
 
 /// Numbers of general registers.
@@ -42,7 +52,7 @@ pub fn run(vmcs: &mut Vmcs, registers: &mut Registers) -> Result<(), u64> {
 /// entry failed. The callee-saved registers are kept; vector registers belong to the guest, and this program, built
 /// for a soft-float target, never touches them.
 ///
-/// HOST_RSP is written at each entry: the exit comes back to this very frame. HOST_RIP is [`exit_address`].
+/// HOST_RSP is kept at this frame's: the exit comes back to it. HOST_RIP is [`exit_address`].
 ///
 /// # Safety
 /// A VMCS is current whose host state is this program's.
@@ -51,9 +61,12 @@ unsafe extern "sysv64" fn switch(registers: *mut Registers, launched: u64) -> u6
     core::arch::naked_asm!(
         "push rbx", "push rbp", "push r12", "push r13", "push r14", "push r15",
         "push rdi",
-        "mov rax, {host_rsp}",
+        "cmp [rdi + 0x80], rsp",
+        "je 5f",
+        "mov [rdi + 0x80], rsp",
+        "mov eax, {host_rsp}",
         "vmwrite rax, rsp",
-        "test rsi, rsi",
+        "5: test rsi, rsi",
         "mov rax, [rdi + 0x00]",
         "mov rcx, [rdi + 0x08]",
         "mov rdx, [rdi + 0x10]",

@@ -13,6 +13,9 @@ for module in irqbypass kvm llc stp bridge tun tap vhost_iotlb vhost vhost_net; 
     [ ! -f /modules/$module.ko ] || insmod /modules/$module.ko || echo "lab: cannot load $module"
 done
 insmod /modules/kvm-intel.ko nested=1 || echo "lab: cannot load kvm-intel"
+for parameter in enable_shadow_vmcs eptad pml vpid; do
+    echo "lab: kvm_intel.$parameter=$(cat /sys/module/kvm_intel/parameters/$parameter)"
+done
 ip link set lo up
 read uptime _ < /proc/uptime; echo "lab: KVM after $uptime s"
 # The port to the lab: bytes as they are, no echo.
