@@ -26,13 +26,12 @@ const SYSTEM_MODULES: [&str; 11] =
     ["irqbypass", "kvm", "kvm-intel", "llc", "stp", "bridge", "tun", "tap", "vhost_iotlb", "vhost", "vhost_net"];
 
 /// The firmware that QEMU loads for a machine of type `pc` without a display.
-const FIRMWARE: [&str; 6] = [
+const FIRMWARE: [&str; 5] = [
     "/usr/share/seabios/bios-256k.bin",
     "/usr/share/qemu/kvmvapic.bin",
     "/usr/share/qemu/linuxboot_dma.bin",
     "/usr/share/qemu/multiboot_dma.bin",
     "/usr/share/qemu/pvh.bin",
-    "/usr/share/qemu/qboot.rom",
 ];
 
 /// One emulated CPU of 50 MIPS: nothing is probed, calibrated or tested that the machine is known to have.

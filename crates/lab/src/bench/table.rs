@@ -36,6 +36,9 @@ fn row_figures(row: &Row) -> Vec<String> {
         let rival = rival::start(row.environment).map(|ms| format!("QEMU {ms:.0}")).unwrap_or_default();
         lines.push(line(&name("start to first heartbeat, ms"), &format!("{start:.0}"), &rival));
     }
+    if let Some(ticks) = row.round_trip {
+        lines.push(line(&name("VM exit and entry, ticks"), &ticks.to_string(), ""));
+    }
     let harvest = row.number(&["overhead", "harvest-time", "p50"]);
     if let (Some(harvest), Some(memory)) = (harvest, row.number(&["memory"])) {
         lines.push(line(&name("harvest, ms a GiB"), &format!("{:.1}", harvest * GIB / memory), ""));
@@ -115,6 +118,7 @@ mod tests {
                 "overhead": {"harvest-time": {"p50": 0.5, "max": 1.0}}
             }),
             start: Some(7200.0),
+            round_trip: Some(1234),
             memory_used: Some(8 << 20),
         }
     }
@@ -129,6 +133,7 @@ mod tests {
         assert!(line("image, bytes").ends_with("600000 at most 1048576"));
         assert!(line("own memory").ends_with("8.0 at most 16.6"));
         assert!(line("first heartbeat").ends_with("7200 QEMU 17100"));
+        assert!(line("VM exit").ends_with("1234"));
         assert!(line("harvest").ends_with("a GiB 4.0"));
         assert!(line("downtime").ends_with("20 last round / throughput 10"));
         assert!(line("throughput, MB/s").ends_with("4.1 link 8.2: 50 %"));
