@@ -1,6 +1,5 @@
 //! One VM's devices, and which port and interrupt line belongs to which of them.
 
-use super::apic::LocalApic;
 use super::cmos::Cmos;
 use super::keyboard::Keyboard;
 use super::pci::PciAddress;
@@ -23,7 +22,6 @@ const SERIAL_IRQ: u8 = 4;
 /// take an interrupt. Any access may change the deadline and the pending interrupt.
 #[derive(Clone, Debug)]
 pub struct Chipset {
-    apic: LocalApic,
     uart: Uart,
     pics: PicPair,
     pit: Pit,
@@ -38,7 +36,6 @@ impl Chipset {
     /// Devices after power-on. `unix_time` is what the guest's clock shows at the guest time `now`.
     pub fn new(unix_time: u64, now: Nanos) -> Self {
         Self {
-            apic: LocalApic::new(),
             uart: Uart::new(),
             pics: PicPair::new(),
             pit: Pit::new(),
@@ -79,7 +76,6 @@ impl Chipset {
 
     /// Lets the timers run up to `now` and raises their interrupts. Its cost does not depend on the time passed.
     pub fn advance(&mut self, now: Nanos) {
-        self.apic.advance(now);
         if self.pit.advance(now) {
             self.pics.pulse(TIMER_IRQ);
         }
@@ -88,43 +84,17 @@ impl Chipset {
     /// When [`advance`](Self::advance) has something to do next; `None` while no timer runs. The moment may have
     /// passed.
     pub fn next_deadline(&self) -> Option<Nanos> {
-        [self.apic.next_deadline(), self.pit.deadline()].into_iter().flatten().min()
+        self.pit.deadline()
     }
 
     /// An interrupt waits for the guest.
     pub fn interrupt_pending(&self) -> bool {
-        self.apic.deliverable().is_some() || self.external_pending()
-    }
-
-    fn external_pending(&self) -> bool {
-        self.apic.passes_external() && self.pics.pending()
-    }
-
-    /// RDMSR of a register of the local APIC; `None` is #GP.
-    pub fn read_apic(&self, msr: u32, now: Nanos) -> Option<u64> {
-        self.apic.read(msr, now)
-    }
-
-    /// WRMSR of a register of the local APIC. `deadline` is the guest time at which a TSC of `value` is reached, for the TSC-deadline
-    /// timer. False is #GP.
-    pub fn write_apic(&mut self, msr: u32, value: u64, now: Nanos, deadline: Nanos) -> bool {
-        self.advance(now);
-        self.apic.write(msr, value, now, deadline)
-    }
-
-    /// CR8: the upper half of the task priority.
-    pub fn cr8(&self) -> u64 {
-        u64::from(self.apic.task_priority() >> 4)
-    }
-
-    /// MOV to CR8; false is #GP.
-    pub fn set_cr8(&mut self, value: u64) -> bool {
-        value <= 0xf && self.apic.set_task_priority(value << 4)
+        self.pics.pending()
     }
 
     /// The vector of the waiting interrupt, which is in service from now on: it must be injected.
     pub fn acknowledge_interrupt(&mut self) -> Option<u8> {
-        self.apic.acknowledge().or_else(|| self.external_pending().then(|| self.pics.acknowledge()))
+        self.pics.pending().then(|| self.pics.acknowledge())
     }
 
     /// The guest printed something that nobody has taken.
@@ -162,7 +132,6 @@ impl Chipset {
     /// A restart of the guest's OS: every device as after power-on, but for what a battery keeps (the clock and its
     /// memory) and for output that nobody has taken yet.
     pub fn reset(&mut self) {
-        self.apic = LocalApic::new();
         self.uart.reset();
         self.pics = PicPair::new();
         self.pit = Pit::new();
@@ -174,7 +143,6 @@ impl Chipset {
     /// The records of all devices.
     pub fn save(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        record::save(&self.apic, &mut out);
         record::save(&self.uart, &mut out);
         record::save(&self.pics, &mut out);
         record::save(&self.pit, &mut out);
@@ -189,7 +157,6 @@ impl Chipset {
     pub fn restore(&mut self, record: &[u8]) -> Result<(), RestoreError> {
         let mut rest = record;
         let restored = Self {
-            apic: record::restore(&mut rest)?,
             uart: record::restore(&mut rest)?,
             pics: record::restore(&mut rest)?,
             pit: record::restore(&mut rest)?,

@@ -9,7 +9,6 @@
 //!
 //! Everything that a guest or a record says is a claim. No index, shift or length comes from one unchecked.
 
-pub mod apic;
 mod chipset;
 mod cmos;
 mod keyboard;
