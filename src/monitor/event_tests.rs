@@ -96,7 +96,7 @@ fn a_decision_has_the_words_of_the_report() {
     let decision = DecisionReport::by_policy(&policy.decide(&sample()));
     let expected = json!({
         "policy": "paper", "path": "post-copy", "condition": "storm of birth and death of processes",
-        "tp": "4", "td": "1/100", "chosen-by": "policy",
+        "tp": "4", "td": "1/20", "chosen-by": "policy",
         "margin": {"line": "jiffies < Tp x births and deaths", "count": 40, "left": 125, "right": 160.0,
                    "ratio": 0.78125},
     });

@@ -76,7 +76,7 @@ fn more_than_a_birth_each_tp_is_a_storm() {
 
 #[test]
 fn more_than_a_page_each_td_is_unruly() {
-    let sample = busy(0, 12_501);
+    let sample = busy(0, 2_501);
     for decision in [paper(&sample), robust(&sample)] {
         assert_eq!(decision.condition.text(), "unruly processes");
         assert_eq!(decision.path, PathChoice::PostCopy);
@@ -94,8 +94,8 @@ fn a_comparison_that_ends_even_does_not_fire() {
 
 #[test]
 fn calm_reports_the_line_that_came_nearest() {
-    let margin = paper(&busy(2, 6_250)).margin.expect("both lines compared");
-    assert_eq!((margin.line, margin.count), (Line::Pages, 6_250));
+    let margin = paper(&busy(2, 1_250)).margin.expect("both lines compared");
+    assert_eq!((margin.line, margin.count), (Line::Pages, 1_250));
     assert_eq!(margin.ratio, Ratio::whole(2));
     let text = margin.to_string();
     assert_eq!(text, "jiffies < Td x pages modified: 125 against 125/2");
