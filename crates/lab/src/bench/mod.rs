@@ -33,8 +33,9 @@ pub struct BenchOptions {
     pub out: Option<PathBuf>,
 }
 
-/// The rows: those that QEMU's own migration was measured in.
-const ROWS: [(&str, &str); 7] = [
+/// The rows: one that samples, for the price of a harvest, and those that QEMU's own migration was measured in.
+const ROWS: [(&str, &str); 8] = [
+    ("calm", "auto"),
     ("idle", "pre-copy"),
     ("idle", "post-copy"),
     ("calm", "pre-copy"),
@@ -56,7 +57,7 @@ pub struct Row {
     /// What an exit and the entry after it take, in ticks of the TSC, as the image measured when it started.
     round_trip: Option<u64>,
     /// What the hypervisor at the source holds for itself, in bytes.
-    memory_used: Option<u64>,
+    own_memory: Option<u64>,
 }
 
 /// Runs all rows, prints the tables, and returns whether every run succeeded.
@@ -101,12 +102,11 @@ fn run(
     let mut migration = MigrateOptions::from_words(&words)?;
     migration.hosts.image.clone_from(&options.image);
     migration.hosts.out = Some(out.join(format!("{environment}-{workload}-{path}")));
-    let Run { folder, report, story } = session::migrate(&migration, watch)?;
+    let Run { folder, report, story, own_memory } = session::migrate(&migration, watch)?;
     // The disks and CDs of a run are large and can be made again.
     for file in ["job.img", "image.iso", "guests.cpio"] {
         stamp::remove(&folder.join(file))?;
     }
-    let used = |status: &Value| status.get("memory-used").and_then(Value::as_u64);
     Ok(Row {
         environment,
         workload,
@@ -114,7 +114,7 @@ fn run(
         report: report.json,
         start: story.heartbeats.first_at,
         round_trip: fs::read_to_string(folder.join("source.log")).ok().and_then(|log| round_trip(&log)),
-        memory_used: story.status[0].as_ref().and_then(used),
+        own_memory,
     })
 }
 
@@ -137,7 +137,7 @@ impl Row {
     fn record(&self) -> Value {
         json!({
             "environment": self.environment.to_string(), "workload": self.workload, "path": self.path,
-            "start": self.start, "exit-ticks": self.round_trip, "memory-used": self.memory_used, "report": self.report,
+            "start": self.start, "exit-ticks": self.round_trip, "own-memory": self.own_memory, "report": self.report,
             "qemu": rival::of(self.environment, self.workload, self.path).map(|rival| rival.record()),
         })
     }

@@ -27,7 +27,7 @@ fn row_figures(row: &Row) -> Vec<String> {
     if let Some(error) = row.error() {
         lines.push(line(&name("FAILED"), error, ""));
     }
-    if let (Some(used), Some(memory)) = (row.memory_used, row.number(&["memory"])) {
+    if let (Some(used), Some(memory)) = (row.own_memory, row.number(&["memory"])) {
         let limit = MEMORY_LIMIT + memory * MEMORY_SHARE;
         let used = format!("{:.1}", used as f64 / 1048576.0);
         lines.push(line(&name("own memory, MiB"), &used, &format!("at most {:.1}", limit / 1048576.0)));
@@ -119,7 +119,7 @@ mod tests {
             }),
             start: Some(7200.0),
             round_trip: Some(1234),
-            memory_used: Some(8 << 20),
+            own_memory: Some(8 << 20),
         }
     }
 

@@ -5,7 +5,7 @@ use std::thread;
 
 use anyhow::Result;
 
-use super::Machines;
+use super::{Environment, Machines};
 use crate::agent::wire::{Host, Kind, Line, Party};
 use crate::artifacts::iso::{self, Contents, Protocol};
 use crate::machine::bochs::{Bochs, Config, HASWELL, read_lines};
@@ -26,8 +26,7 @@ pub fn start(machines: &Machines) -> Result<Testbed> {
         folder: machines.folder,
         cdrom: &iso,
         disks: &[],
-        // Both VMs are on this one host.
-        memory: machines.host_memory(machines.archive_size()?) + machines.guest_memory.div_ceil(1 << 20),
+        memory: machines.source_memory(Environment::Bochs)?,
         cpu: HASWELL,
         log: &log,
     })?;

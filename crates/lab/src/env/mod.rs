@@ -116,11 +116,22 @@ impl Machines<'_> {
     /// image, the firmware's, and room for the archive while guests are loaded from it.
     const HOST_OVERHEAD: u64 = 48;
 
+    /// The memory of the source, in MiB. Where there is one host, both VMs are on it.
+    pub fn source_memory(&self, environment: Environment) -> Result<u64> {
+        let one = self.host_memory(self.archive_size()?);
+        Ok(match environment {
+            Environment::Bochs => one + self.guest_memory.div_ceil(1 << 20),
+            Environment::Kvm | Environment::Nested => one,
+        })
+    }
+
+    /// A host's memory in MiB, with one VM on it.
     fn host_memory(&self, archive: u64) -> u64 {
         (self.guest_memory * 201 / 200 + archive).div_ceil(1 << 20) + Self::HOST_OVERHEAD
     }
 
-    fn archive_size(&self) -> Result<u64> {
+    /// The size of the guests' archive, which lies in the source's memory.
+    pub fn archive_size(&self) -> Result<u64> {
         let about = std::fs::metadata(self.guests);
         Ok(about.with_context(|| format!("cannot read {}", self.guests.display()))?.len())
     }

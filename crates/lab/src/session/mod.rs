@@ -11,10 +11,11 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::artifacts::Artifacts;
 use crate::artifacts::guests::{self, Guest};
-use crate::env::Machines;
+use crate::env::{Environment, Machines};
 use crate::options::{GuestKind, MigrateOptions, RESTART_AFTER, Workload};
 use driver::Driver;
 use report::Report;
@@ -29,6 +30,16 @@ pub struct Run {
     pub report: Report,
     /// What the events said.
     pub story: Story,
+    /// What the hypervisor at the source holds for itself, in bytes, where it came to its `status`.
+    pub own_memory: Option<u64>,
+}
+
+/// All of the source's memory but what is free, what its VMs have, and the archive of its guests.
+fn own_memory(machines: &Machines, environment: Environment, status: &Value) -> Option<u64> {
+    let all = machines.source_memory(environment).ok()? << 20;
+    let vms = status.get("vms")?.as_array()?;
+    let guests: u64 = vms.iter().filter_map(|vm| vm.get("memory")?.as_u64()).sum();
+    all.checked_sub(status.get("memory-free")?.as_u64()? + guests + machines.archive_size().ok()?)
 }
 
 /// Runs one migration and writes everything about it to a folder. An error is one of the lab's own; what went
@@ -52,7 +63,8 @@ pub fn migrate(options: &MigrateOptions, watch: &mut dyn Watch) -> Result<Run> {
     let path = folder.join("report.json");
     let text = serde_json::to_string_pretty(&report.json)?;
     fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(Run { folder, report, story })
+    let own_memory = story.status[0].as_ref().and_then(|status| own_memory(&machines, options.hosts.env, status));
+    Ok(Run { folder, report, story, own_memory })
 }
 
 /// The folder of a run, made and free of an earlier run's report.

@@ -1,4 +1,4 @@
-//! `report.json`: the contract is in the README, section "The report".
+//! `report.json`: the contract is docs/report.md.
 
 use serde_json::{Map, Value, json};
 
