@@ -5,6 +5,7 @@ use crate::{
     monitor::{command::Command, event::What, line::LineAssembler, options::Console},
 };
 use alloc::{
+    boxed::Box,
     collections::VecDeque,
     string::{String, ToString},
 };
@@ -22,7 +23,7 @@ const SEND_MICROS: u64 = 1400;
 /// What the monitor is spoken on.
 enum Port {
     Serial(&'static Mutex<Option<serial::Serial>>),
-    Virtio(VirtioConsole),
+    Virtio(Box<VirtioConsole>),
 }
 
 impl Port {
@@ -77,7 +78,7 @@ impl Terminal {
                 Port::Serial(&serial::COM1)
             }
             Console::Com2 => Port::Serial(&serial::COM2),
-            Console::Virtio => Port::Virtio(VirtioConsole::open()?),
+            Console::Virtio => Port::Virtio(Box::new(VirtioConsole::open()?)),
         };
         Ok(Self { port, assembler: LineAssembler::new(), queue: VecDeque::new(), next_poll: 0 })
     }

@@ -48,7 +48,7 @@ impl TxToken for Token<'_> {
         let end = self.0;
         end.sent += 1;
         end.bytes += length;
-        let lost = end.lose_every != 0 && end.sent % end.lose_every == 0;
+        let lost = end.lose_every != 0 && end.sent.is_multiple_of(end.lose_every);
         disturb(&mut frame, &mut end.noise.borrow_mut());
         if !lost && !*end.cut.borrow() {
             end.outgoing.borrow_mut().push_back(frame);
