@@ -16,7 +16,7 @@ use support::{run, trial};
 fn main() -> ExitCode {
     let trials = vec![
         linux_is_moved_by_the_rule("calm", "pre-copy", "calm"),
-        linux_is_moved_by_the_rule("storm", "post-copy", "storm of birth and death of processes"),
+        linux_is_moved_by_the_rule("reboot", "post-copy", "unstable operating system"),
         trial("a_destination_that_is_absent_leaves_the_guest_at_the_source", absent_destination),
     ];
     run(trials).exit_code()
