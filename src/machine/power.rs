@@ -17,6 +17,7 @@ pub enum Ending {
 /// or Q35): on another machine the ports may be anything.
 pub fn off(ending: Ending) -> ! {
     interrupts::disable();
+    super::serial::drain();
     if emulated_board() {
         // SAFETY: on these boards the ports power the emulated machine off and do nothing else.
         unsafe {

@@ -23,6 +23,16 @@ pub fn init() {
     *COM2.lock() = Serial::open(0x2f8);
 }
 
+/// Waits until both ports have sent what they took: a machine that loses its power loses its FIFOs.
+pub fn drain() {
+    for port in [&COM1, &COM2] {
+        // Whoever panicked may hold the lock.
+        if let Some(port) = port.try_lock().as_mut().and_then(|port| port.as_mut()) {
+            port.drain();
+        }
+    }
+}
+
 impl Serial {
     fn open(port: u16) -> Option<Self> {
         // SAFETY: the legacy ports COM1 and COM2 are ours alone; nothing else in the image opens them.
@@ -64,6 +74,15 @@ impl Serial {
             sent += chunk.len();
         }
         sent
+    }
+
+    /// Waits until the last byte is on the line and not merely in the FIFO.
+    fn drain(&mut self) {
+        for _ in 0..1_000_000 {
+            if self.uart.lsr().contains(LSR::TRANSMITTER_EMPTY) {
+                return;
+            }
+        }
     }
 
     /// The next received byte.
