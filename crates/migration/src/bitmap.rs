@@ -1,7 +1,8 @@
-//! A set of pages: one bit a guest frame number, scanned by words of 64.
+//! A set of pages: one bit a guest frame number. The bits are `bitvec`'s; whole sets are scanned by words of 64, because
+//! most words are empty.
 
-use alloc::vec;
-use alloc::vec::Vec;
+use bitvec::order::Lsb0;
+use bitvec::vec::BitVec;
 
 const BITS: u64 = 64;
 
@@ -9,16 +10,14 @@ const BITS: u64 = 64;
 /// does nothing, so a number that is still a claim can do no harm here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bitmap {
-    words: Vec<u64>,
-    pages: u64,
+    bits: BitVec<u64, Lsb0>,
 }
 
 impl Bitmap {
     /// An empty set of frame numbers below `pages`.
     #[must_use]
     pub fn new(pages: u64) -> Self {
-        let words = usize::try_from(pages.div_ceil(BITS)).unwrap_or(usize::MAX);
-        Self { words: vec![0; words], pages }
+        Self { bits: BitVec::repeat(false, usize::try_from(pages).unwrap_or(usize::MAX)) }
     }
 
     /// The set of all frame numbers below `pages`.
@@ -32,75 +31,55 @@ impl Bitmap {
     /// One more than the highest frame number that it can hold.
     #[must_use]
     pub fn pages(&self) -> u64 {
-        self.pages
+        self.bits.len() as u64
     }
 
-    /// Word index and mask of a page that lies inside.
-    fn place(&self, gfn: u64) -> Option<(usize, u64)> {
-        if gfn >= self.pages {
-            return None;
-        }
-        usize::try_from(gfn / BITS).ok().map(|index| (index, 1 << (gfn % BITS)))
+    /// The place of a page that lies inside.
+    fn place(&self, gfn: u64) -> Option<usize> {
+        usize::try_from(gfn).ok().filter(|place| *place < self.bits.len())
     }
 
     /// Adds a page. Returns whether it is new.
     pub fn set(&mut self, gfn: u64) -> bool {
-        let Some((index, mask)) = self.place(gfn) else {
-            return false;
-        };
-        let Some(word) = self.words.get_mut(index) else {
-            return false;
-        };
-        let new = *word & mask == 0;
-        *word |= mask;
-        new
+        self.place(gfn).is_some_and(|place| !self.bits.replace(place, true))
     }
 
     /// Removes a page. Returns whether it was there.
     pub fn clear(&mut self, gfn: u64) -> bool {
-        let Some((index, mask)) = self.place(gfn) else {
-            return false;
-        };
-        let Some(word) = self.words.get_mut(index) else {
-            return false;
-        };
-        let there = *word & mask != 0;
-        *word &= !mask;
-        there
+        self.place(gfn).is_some_and(|place| self.bits.replace(place, false))
     }
 
     /// Whether a page is in the set.
     #[must_use]
     pub fn test(&self, gfn: u64) -> bool {
-        self.place(gfn).and_then(|(index, mask)| self.words.get(index).map(|word| word & mask != 0)).unwrap_or(false)
+        self.place(gfn).is_some_and(|place| self.bits.get(place).as_deref() == Some(&true))
     }
 
     /// How many pages are in the set.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
+        self.words().iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
     /// Whether no page is in the set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.words.iter().all(|word| *word == 0)
+        self.words().iter().all(|word| *word == 0)
     }
 
     /// Adds every page.
     pub fn set_all(&mut self) {
-        self.words.fill(u64::MAX);
-        self.trim();
+        self.bits.fill(true);
     }
 
     /// Removes every page.
     pub fn clear_all(&mut self) {
-        self.words.fill(0);
+        self.words_mut().fill(0);
     }
 
     /// Adds the pages of another set.
     pub fn or(&mut self, other: &Self) {
-        for (word, more) in self.words.iter_mut().zip(&other.words) {
+        for (word, more) in self.words_mut().iter_mut().zip(other.words()) {
             *word |= more;
         }
         self.trim();
@@ -108,22 +87,22 @@ impl Bitmap {
 
     /// Keeps the pages that are in both sets.
     pub fn and(&mut self, other: &Self) {
-        let others = other.words.iter().copied().chain(core::iter::repeat(0));
-        for (word, kept) in self.words.iter_mut().zip(others) {
+        let others = other.words().iter().copied().chain(core::iter::repeat(0));
+        for (word, kept) in self.words_mut().iter_mut().zip(others) {
             *word &= kept;
         }
     }
 
     /// Removes the pages of another set.
     pub fn subtract(&mut self, other: &Self) {
-        for (word, less) in self.words.iter_mut().zip(&other.words) {
+        for (word, less) in self.words_mut().iter_mut().zip(other.words()) {
             *word &= !less;
         }
     }
 
     /// Turns the set into that of the pages that are not in it.
     pub fn invert(&mut self) {
-        for word in &mut self.words {
+        for word in self.words_mut() {
             *word = !*word;
         }
         self.trim();
@@ -132,9 +111,9 @@ impl Bitmap {
     /// The first page at or after `from`.
     #[must_use]
     pub fn next_set(&self, from: u64) -> Option<u64> {
-        let (first, _) = self.place(from)?;
+        let first = self.place(from)? / BITS as usize;
         let mut mask = u64::MAX << (from % BITS);
-        for (index, word) in self.words.iter().enumerate().skip(first) {
+        for (index, word) in self.words().iter().enumerate().skip(first) {
             let found = word & mask;
             if found != 0 {
                 return Some(index as u64 * BITS + u64::from(found.trailing_zeros()));
@@ -147,11 +126,11 @@ impl Bitmap {
     /// The last page at or before `from`.
     #[must_use]
     pub fn previous_set(&self, from: u64) -> Option<u64> {
-        let from = from.min(self.pages.checked_sub(1)?);
-        let (last, _) = self.place(from)?;
+        let from = from.min(self.pages().checked_sub(1)?);
+        let last = self.place(from)? / BITS as usize;
         let mut mask = u64::MAX >> (BITS - 1 - from % BITS);
         for index in (0..=last).rev() {
-            let found = self.words.get(index)? & mask;
+            let found = self.words().get(index)? & mask;
             if found != 0 {
                 return Some(index as u64 * BITS + BITS - 1 - u64::from(found.leading_zeros()));
             }
@@ -173,12 +152,17 @@ impl Bitmap {
     /// The set as words, lowest page in the lowest bit of the first.
     #[must_use]
     pub fn words(&self) -> &[u64] {
-        &self.words
+        self.bits.as_raw_slice()
+    }
+
+    /// The same, to change; bits that stand for no page must be dropped by [`Bitmap::trim`].
+    fn words_mut(&mut self) -> &mut [u64] {
+        self.bits.as_raw_mut_slice()
     }
 
     /// Replaces a word. Bits outside are dropped. Returns whether there is such a word.
     pub fn set_word(&mut self, index: usize, value: u64) -> bool {
-        let Some(word) = self.words.get_mut(index) else {
+        let Some(word) = self.words_mut().get_mut(index) else {
             return false;
         };
         *word = value;
@@ -188,12 +172,7 @@ impl Bitmap {
 
     /// Drops the bits of the last word that stand for no page.
     fn trim(&mut self) {
-        let used = self.pages % BITS;
-        if used != 0
-            && let Some(last) = self.words.last_mut()
-        {
-            *last &= (1 << used) - 1;
-        }
+        self.bits.set_uninitialized(false);
     }
 }
 
