@@ -177,6 +177,18 @@ impl Tenant {
         }
     }
 
+    /// The start of a line that the guest has not ended: it goes with the guest, or the line would be lost between two hosts.
+    pub fn unended_line(&self) -> &[u8] {
+        self.console.partial()
+    }
+
+    /// Begins the console with what another host had of a line.
+    pub fn begin_line(&mut self, bytes: &[u8]) {
+        for byte in bytes.iter().filter(|byte| !matches!(byte, b'\n' | b'\r')) {
+            self.console.push(*byte);
+        }
+    }
+
     /// What observing and emulating cost so far.
     pub fn overhead(&self) -> OverheadReport {
         let mut times = self.harvest_micros.clone();

@@ -14,7 +14,7 @@ use migration::{Bitmap, DestinationVm, Offer, SourceVm, ZERO_PAGE};
 use serde::{Deserialize, Serialize};
 
 /// The version of the state package.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// What is not memory: the vCPU's record and the devices', each with a version of its own.
 #[derive(Serialize, Deserialize)]
@@ -22,6 +22,8 @@ struct Package {
     version: u16,
     vcpu: Vec<u8>,
     devices: Vec<u8>,
+    /// The start of a line on the guest's console, at most a line long.
+    console: Vec<u8>,
 }
 
 /// A VM that leaves.
@@ -77,8 +79,12 @@ impl SourceVm for Leaving<'_> {
     fn save_state(&mut self) -> Result<Vec<u8>, String> {
         self.guests.unload();
         let tenant = self.tenant().ok_or("the VM is gone")?;
-        let package =
-            Package { version: VERSION, vcpu: state::save(&tenant.vm.vcpu)?, devices: tenant.vm.chipset.save() };
+        let package = Package {
+            version: VERSION,
+            vcpu: state::save(&tenant.vm.vcpu)?,
+            devices: tenant.vm.chipset.save(),
+            console: tenant.unended_line().to_vec(),
+        };
         postcard::to_allocvec(&package).map_err(|error| format!("cannot encode the state: {error}"))
     }
 }
@@ -145,7 +151,9 @@ impl DestinationVm for Arriving<'_> {
         let tenant = self.tenant().ok_or("there is no VM to load")?;
         // The devices first: they are all-or-nothing, and the vCPU's record starts the guest's clock.
         tenant.vm.chipset.restore(&package.devices).map_err(|error| error.to_string())?;
-        state::restore(&mut tenant.vm.vcpu, &package.vcpu)
+        state::restore(&mut tenant.vm.vcpu, &package.vcpu)?;
+        tenant.begin_line(&package.console);
+        Ok(())
     }
 
     fn set_missing(&mut self, missing: &Bitmap) {

@@ -62,6 +62,12 @@ impl LineAssembler {
         None
     }
 
+    /// What has come of the line that is not at its end yet.
+    #[must_use]
+    pub fn partial(&self) -> &[u8] {
+        &self.line
+    }
+
     fn end(&mut self) -> Option<Result<String, LineError>> {
         self.dropping = false;
         let line = mem::take(&mut self.line);
@@ -75,6 +81,15 @@ impl LineAssembler {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_is_cut_in_two_assemblers_is_whole_again() {
+        let (mut first, mut second) = (LineAssembler::new(), LineAssembler::new());
+        assert!(b"hb 1".iter().all(|byte| first.push(*byte).is_none()));
+        assert!(first.partial().iter().all(|byte| second.push(*byte).is_none()));
+        assert!(b"0 e0".iter().all(|byte| second.push(*byte).is_none()));
+        assert_eq!(second.push(b'\n'), Some(Ok("hb 10 e0".into())));
+    }
 
     fn lines(bytes: &[u8]) -> Vec<Result<String, LineError>> {
         let mut assembler = LineAssembler::new();
