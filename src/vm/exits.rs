@@ -81,6 +81,9 @@ fn read_msr(vm: &mut Vm) {
         msr::TSC => Some(vm.vcpu.tsc()),
         msr::TSC_ADJUST => Some(vm.vcpu.tsc_adjust),
         msr::EFER => Some(vm.vcpu.read(fields::GUEST_EFER)),
+        msr::APIC_BASE | msr::APIC_FIRST..=msr::APIC_LAST | msr::TSC_DEADLINE | msr::END_IN_MEMORY => {
+            vm.chipset.read_apic(number, vm.now())
+        }
         _ => msr::fixed(number),
     };
     match value {
@@ -110,6 +113,10 @@ fn write_msr(vm: &mut Vm) {
             true
         }
         msr::EFER => vm.vcpu.write_efer(value),
+        msr::APIC_BASE | msr::APIC_FIRST..=msr::APIC_LAST | msr::TSC_DEADLINE | msr::END_IN_MEMORY => {
+            let now = vm.now();
+            vm.chipset.write_apic(number, value, now, clock::to_nanos(value))
+        }
         _ => msr::write_is_ignored(number, value),
     };
     if taken {
@@ -158,11 +165,10 @@ fn access_cr(vm: &mut Vm) -> Outcome {
         CrAccess::MoveTo { cr: 4, register } => vm.vcpu.write_cr4(vm.vcpu.general(register)),
         CrAccess::MoveTo { cr: 8, register } => {
             let value = vm.vcpu.general(register);
-            vm.vcpu.cr8 = value & 0xf;
-            value <= 0xf
+            vm.chipset.set_cr8(value)
         }
         CrAccess::MoveFrom { cr: 8, register } => {
-            vm.vcpu.set_general(register, vm.vcpu.cr8);
+            vm.vcpu.set_general(register, vm.chipset.cr8());
             true
         }
         _ => false,

@@ -169,10 +169,14 @@ impl Vm {
                 return Stop::Halted;
             }
             let until = self.device_deadline().map_or(deadline, |device| device.min(deadline));
+            let end_in_memory = self.offer_end_in_memory();
             let reason = match self.vcpu.run(until) {
                 Ok(reason) => reason,
                 Err(number) => return Stop::Dead(format!("VM entry failed, VM-instruction error {number}")),
             };
+            if let Some(gpa) = end_in_memory {
+                self.take_end_from_memory(gpa);
+            }
             *self.exits.entry(reason).or_insert(0) += 1;
             match exits::handle(self, reason) {
                 Outcome::Continue => {}
@@ -196,6 +200,22 @@ impl Vm {
             }
         } else if !self.vcpu.halted {
             self.vcpu.want_interrupt_window(true);
+        }
+    }
+
+    /// Before an entry: says in guest memory that the interrupt in service may be ended there, if it may; and where.
+    fn offer_end_in_memory(&mut self) -> Option<u64> {
+        let gpa = self.chipset.end_in_memory().filter(|gpa| !self.is_missing(gpa / PAGE_SIZE as u64))?;
+        self.memory.write(gpa, &[1]).is_ok().then_some(gpa)
+    }
+
+    /// After the exit: the guest has cleared what was said, or it is taken back.
+    fn take_end_from_memory(&mut self, gpa: u64) {
+        if self.memory.byte(gpa) == Some(0) {
+            self.chipset.end_interrupt();
+        } else {
+            // It was in range a moment ago.
+            let _ = self.memory.write(gpa, &[0]);
         }
     }
 

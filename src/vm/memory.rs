@@ -82,6 +82,11 @@ impl GuestMemory {
         self.written.set(gfn);
     }
 
+    /// A byte, if there is one.
+    pub fn byte(&self, gpa: u64) -> Option<u8> {
+        self.page(gpa / PAGE_SIZE as u64)?.get((gpa % PAGE_SIZE as u64) as usize).copied()
+    }
+
     /// Copies into the guest.
     ///
     /// # Errors

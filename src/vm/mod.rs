@@ -1,5 +1,6 @@
 //! One VM: its memory, its vCPU, what its exits mean, and how its guest is loaded.
 
+pub mod acpi;
 pub mod archive;
 pub mod cpuid;
 #[cfg(target_os = "none")]

@@ -92,8 +92,6 @@ pub struct Vcpu {
     pub event: Option<Event>,
     /// The guest executed HLT and waits for an interrupt.
     pub halted: bool,
-    /// CR8, which has no effect: there is no APIC.
-    pub cr8: u64,
     primary: u32,
     tsc_offset: u64,
     /// IA32_TSC_ADJUST: what the guest added to its TSC (SDM 18.17.3).
@@ -116,7 +114,6 @@ impl Vcpu {
             context: Context::new(),
             event: None,
             halted: false,
-            cr8: 0,
             primary: 0,
             tsc_offset: 0,
             tsc_adjust: 0,
@@ -265,7 +262,6 @@ impl Vcpu {
         self.context = Context::new();
         self.event = None;
         self.halted = false;
-        self.cr8 = 0;
         self.tsc_adjust = 0;
         for segment in Segment::ALL {
             let (limit, rights) = match segment {
