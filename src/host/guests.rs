@@ -114,9 +114,9 @@ impl Guests {
         self.tenants.iter_mut().map(|(id, tenant)| (*id, tenant))
     }
 
-    /// Whether a VM runs, halted or not.
-    pub fn any_running(&self) -> bool {
-        self.tenants.values().any(|tenant| tenant.vm.activity == Activity::Running)
+    /// Jiffies until a running VM is to be looked at; `None` when none runs.
+    pub fn due_in(&self) -> Option<u64> {
+        self.tenants.values().filter_map(Tenant::due_in).min()
     }
 
     /// Names of the VMs.

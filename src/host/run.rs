@@ -99,6 +99,7 @@ impl Host {
         }
     }
 
+    /// Counts the jiffies that have passed, and does what is due with them.
     fn tick(&mut self) {
         let jiffies = self.ticker.elapsed(clock::now());
         if jiffies == 0 {
@@ -122,27 +123,37 @@ impl Host {
         }
     }
 
+    /// When the timer has to mark a tick, in TSC ticks, because somebody waits for it: jiffies in between are counted when the
+    /// next one is looked at. `None` when no VM runs: then nobody counts.
+    fn next_tick(&self) -> Option<u64> {
+        let due = self.ticker.deadline_after(self.guests.due_in()? - 1);
+        let identifier = self.next_identifier.saturating_sub(clock::micros());
+        Some(due.min(clock::now() + clock::from_micros(identifier)))
+    }
+
     /// Lets one guest run; `streaming` is what the stream's last step took, in microseconds, if there is one.
     fn run_one_guest(&mut self, streaming: Option<u64>) {
         let slice = streaming.map(|step| step.clamp(*STREAMING_SLICE.start(), *STREAMING_SLICE.end()));
         let slice_end = slice.map(|slice| clock::now() + clock::from_micros(slice));
         loop {
+            let tick = self.next_tick();
             let Some((id, tenant)) = self.guests.next_runnable() else { return self.rest() };
             // While pages stream there are always frames, and they can wait for the end of a slice.
             if slice_end.is_none() && !self.migrations.arm() {
                 return;
             }
-            let wanted = [slice_end.or_else(|| self.migrations.deadline()), self.terminal.deadline()];
-            let deadline = wanted.into_iter().flatten().fold(self.ticker.deadline(), u64::min);
+            let wanted = [slice_end.or_else(|| self.migrations.deadline()), self.terminal.deadline(), tick];
+            let deadline = wanted.into_iter().flatten().fold(self.terminal.next_poll(), u64::min);
             let stop = tenant.vm.run_until(deadline);
             let terminal = &mut self.terminal;
             tenant.console_lines(|line| terminal.tell(line));
-            let ticked = stop == Stop::Yield && slice_end.is_some_and(|end| clock::now() < end);
+            let goes_on = stop == Stop::Yield && slice_end.is_some_and(|end| clock::now() < end);
+            // What the stop brings about is told with the jiffy in which it happened.
+            self.tick();
             self.stopped(id, stop);
-            if !ticked {
+            if !goes_on {
                 return;
             }
-            self.tick();
             self.terminal.send();
         }
     }
@@ -152,9 +163,8 @@ impl Host {
         if self.migrations.has_work() || !self.migrations.arm() {
             return;
         }
-        // Without a running VM nobody counts ticks.
-        let tick = self.guests.any_running().then(|| self.ticker.deadline());
-        let wanted = [tick, self.guests.device_deadline(), self.migrations.deadline(), self.terminal.deadline()];
+        let wanted =
+            [self.next_tick(), self.guests.device_deadline(), self.migrations.deadline(), self.terminal.deadline()];
         let poll = self.terminal.next_poll();
         self.idle.wait(wanted.into_iter().flatten().fold(poll, u64::min));
     }

@@ -66,6 +66,11 @@ impl Tenant {
         self.harvest()
     }
 
+    /// Jiffies until [`Tenant::tick`] has something to do; none while the VM does not run.
+    pub fn due_in(&self) -> Option<u64> {
+        (self.vm.activity == Activity::Running).then(|| self.observer.due_in())
+    }
+
     fn harvest(&mut self) -> Option<Observed> {
         let start = clock::now();
         let pages = self.vm.harvest();

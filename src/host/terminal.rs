@@ -14,7 +14,7 @@ use log::Level;
 use spin::Mutex;
 
 /// How often the port is looked at: each look is an exit on an emulated machine, and people type slowly.
-const POLL_MICROS: u64 = 20_000;
+const POLL_MICROS: u64 = 50_000;
 /// Output that may wait. What does not fit any more is waited for.
 const MOST_QUEUED: usize = 64 << 10;
 /// While output waits, the port is tried so often, in microseconds: 16 bytes at 115,200 baud.

@@ -13,7 +13,7 @@ const MOST_IDENTIFIERS: usize = 1024;
 
 /// Without a sample, dirty flags are collected so many times less often. Every harvest makes each page's next write dear
 /// (nested, an exit to the hypervisor beneath us), and nobody decides on the identifier then.
-const IDLE_FACTOR: u64 = 20;
+const IDLE_FACTOR: u64 = 8;
 
 /// Watches one VM.
 ///
@@ -83,6 +83,15 @@ impl Observer {
         self.version.tick(jiffies);
         self.since_harvest = self.since_harvest.saturating_add(jiffies);
         self.since_harvest >= self.period() || self.sample_is_over()
+    }
+
+    /// Jiffies until [`Observer::tick`] next says that a harvest is due, at least one: until then nobody needs to look.
+    #[must_use]
+    pub fn due_in(&self) -> u64 {
+        let harvest = self.period().saturating_sub(self.since_harvest);
+        let js = self.reading().identifier.js;
+        let end = self.sample.as_ref().map_or(u64::MAX, |running| running.last_jiffy.saturating_sub(js));
+        harvest.min(end).max(1)
     }
 
     /// Jiffies from one harvest to the next.
@@ -213,10 +222,14 @@ mod tests {
         assert!(observer.tick(1), "still due");
         assert!(observer.harvested(JIFFY, 3).is_none());
         assert!(!observer.tick(idle - 1));
-        assert_eq!(observer.reading().identifier.to_string(), "000000001000.1.0.3");
+        assert_eq!(observer.reading().identifier.to_string(), "000000000400.1.0.3");
+        assert_eq!(observer.due_in(), 1);
         observer.start_sample(JIFFY * 1000);
+        assert_eq!(observer.due_in(), 25);
         assert!(!observer.tick(24));
         assert!(observer.tick(1), "more often in a sample");
+        observer.start_sample(JIFFY * 7);
+        assert_eq!(observer.due_in(), 7, "the end of a sample is looked at in time");
     }
 
     #[test]
