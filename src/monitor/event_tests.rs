@@ -124,6 +124,7 @@ fn a_migration_has_the_words_of_the_report() {
         dirty_sync_count: 3,
         rounds: alloc::vec![Round { pages: 10, bytes: 41_000, time: 5000, dirtied: 2 }],
         postcopy_requests: 4,
+        demand_fetched: None,
         fault_latency: Some(Latency { p50: 1000, p99: 2000, max: 3000 }),
         pages: Pages { normal: 8, duplicate: 2, skipped: 1, twice: 0 },
         bytes: 41_000,

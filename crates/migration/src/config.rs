@@ -16,6 +16,9 @@ pub struct Config {
     pub byte_limit: Option<u64>,
     /// Rounds of a hybrid before it turns to post-copy.
     pub hybrid_rounds: u32,
+    /// Demand fetches only what the guest touches for so long after the hand-over; then it pushes the rest as post-copy
+    /// does, so that the migration ends and the source is free. None: never.
+    pub demand_period: Option<Micros>,
     /// Within a round, dirty flags are collected this often, to skip what is dirtied again.
     pub peek_interval: Micros,
     /// Bandwidth is measured over at least this long.
@@ -33,6 +36,7 @@ impl Default for Config {
             stalled_rounds: 3,
             byte_limit: None,
             hybrid_rounds: 1,
+            demand_period: Some(10_000_000),
             peek_interval: 100_000,
             measure_interval: 100_000,
             push_window: 64 * 1024,

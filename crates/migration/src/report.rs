@@ -128,6 +128,9 @@ pub struct Report {
     pub rounds: Vec<Round>,
     /// Pages that the guest waited for at the destination.
     pub postcopy_requests: u64,
+    /// On demand: pages that the guest fetched before the rest was pushed after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub demand_fetched: Option<u64>,
     /// How long it waited for each.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault_latency: Option<Latency>,

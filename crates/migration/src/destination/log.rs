@@ -56,6 +56,7 @@ impl Log {
             dirty_sync_count: 0,
             rounds: Vec::new(),
             postcopy_requests: self.requests,
+            demand_fetched: None,
             fault_latency: self.latency(),
             pages: self.pages,
             bytes,

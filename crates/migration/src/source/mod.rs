@@ -2,6 +2,7 @@
 
 mod log;
 mod pages;
+mod push;
 mod receive;
 mod rounds;
 mod transmit;
@@ -15,6 +16,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use log::Log;
 use pages::PageSets;
+use push::Push;
 
 pub use transmit::MIN_ROOM;
 
@@ -71,6 +73,7 @@ pub struct Source {
     decoder: Decoder,
     meter: Meter,
     sets: PageSets,
+    push: Push,
     /// Pages that the guest waits for at the destination, in the order of the requests.
     urgent: VecDeque<u64>,
     /// The same, to see a request that came before.
@@ -103,6 +106,7 @@ impl Source {
             decoder: Decoder::default(),
             meter: Meter::new(config.measure_interval),
             sets: PageSets::new(offer.page_count),
+            push: Push::new(),
             urgent: VecDeque::new(),
             requested: Bitmap::new(offer.page_count),
             state: Vec::new(),
@@ -213,7 +217,11 @@ impl Source {
     /// When to call [`Source::transmit`] again even if neither input nor room came.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Micros> {
-        (self.phase == Phase::Rounds).then_some(self.next_peek)
+        match self.phase {
+            Phase::Rounds => Some(self.next_peek),
+            Phase::Serve => self.push_begins().filter(|_| !self.sets.pending.is_empty()),
+            _ => None,
+        }
     }
 
     /// What happened up to `now`.
@@ -240,6 +248,12 @@ impl Source {
         vm.track(false);
         self.phase = Phase::Ended(status);
         self.log.ended = Some(now);
+    }
+
+    /// When the pages that the guest has not asked for begin to go too. None: now, or on demand alone for ever.
+    fn push_begins(&self) -> Option<Micros> {
+        let period = self.config.demand_period.filter(|_| self.offer.path == Path::Demand)?;
+        self.log.handed_over.map(|since| since.saturating_add(period))
     }
 
     /// Whether this path's rounds lead to a post-copy.

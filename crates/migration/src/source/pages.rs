@@ -56,13 +56,6 @@ impl PageSets {
         Some(gfn)
     }
 
-    /// The next page to push: what comes after the latest that the guest asked for, then from the start.
-    pub fn next_to_push(&mut self) -> Option<u64> {
-        let gfn = self.pending.next_set(self.cursor).or_else(|| self.pending.next_set(0))?;
-        self.cursor = gfn + 1;
-        Some(gfn)
-    }
-
     /// A page is sent. Returns whether the destination held this very version before.
     pub fn sent(&mut self, gfn: u64) -> bool {
         self.pending.clear(gfn);

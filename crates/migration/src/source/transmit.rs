@@ -118,11 +118,12 @@ impl Source {
             }
             Phase::Commit => {
                 self.right.commit(out.bytes);
+                self.log.handed_over.get_or_insert(now);
                 self.phase = Phase::Serve;
                 Ok(true)
             }
             Phase::Serve => {
-                self.serve(vm, out);
+                self.serve(now, vm, out);
                 Ok(false)
             }
             Phase::Hashes(from) => Ok(self.send_hashes(from, vm, out)),
@@ -243,14 +244,19 @@ impl Source {
     }
 
     /// Sends what the guest waits for, and as much of the rest as may be on its way at a time.
-    fn serve(&mut self, vm: &impl SourceVm, out: &mut Output<'_>) {
-        let window = self.window();
+    fn serve(&mut self, now: Micros, vm: &impl SourceVm, out: &mut Output<'_>) {
+        let (pushes, window) = (self.pushes(now), self.window());
         let mut batch = Batch::open(out.bytes);
         while out.look() {
-            let Some(gfn) = self.next_wanted().or_else(|| {
-                let may_push = self.offer.path != Path::Demand && self.meter.in_flight() + out.added() < window;
-                if may_push { self.sets.next_to_push() } else { None }
-            }) else {
+            let gfn = if let Some(wanted) = self.next_wanted() {
+                self.log.fetched += u64::from(!pushes);
+                wanted
+            } else if pushes
+                && self.meter.in_flight() + out.added() < window
+                && let Some(next) = self.push.next(&self.sets.pending)
+            {
+                next
+            } else {
                 break;
             };
             self.send_page(gfn, vm, &mut batch, out);
@@ -258,16 +264,15 @@ impl Source {
         batch.close(out.bytes);
     }
 
-    /// The page that the guest has waited for longest, unless it has gone out meanwhile. The push goes on after it:
-    /// what the guest touches next is likely near.
+    /// Whether pages go too that the guest has not asked for.
+    fn pushes(&self, now: Micros) -> bool {
+        self.offer.path != Path::Demand || self.push_begins().is_some_and(|at| now >= at)
+    }
+
+    /// The page that the guest has waited for longest, unless it has gone out meanwhile.
     fn next_wanted(&mut self) -> Option<u64> {
-        loop {
-            let gfn = self.urgent.pop_front()?;
-            if self.sets.pending.test(gfn) {
-                self.sets.cursor = gfn + 1;
-                return Some(gfn);
-            }
-        }
+        let pending = &self.sets.pending;
+        core::iter::from_fn(|| self.urgent.pop_front()).find(|gfn| pending.test(*gfn))
     }
 
     /// Bytes that may be on their way while pages are pushed. What the link itself holds at full speed, and the

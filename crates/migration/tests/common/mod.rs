@@ -10,7 +10,7 @@ pub use world::{Cut, World};
 
 use migration::{Offer, Path};
 
-pub const PATHS: [Path; 4] = [Path::StopAndCopy, Path::PreCopy, Path::PostCopy, Path::Hybrid];
+pub const PATHS: [Path; 5] = [Path::StopAndCopy, Path::Demand, Path::PreCopy, Path::PostCopy, Path::Hybrid];
 
 pub fn offer(path: Path, pages: u64) -> Offer {
     Offer {
