@@ -9,7 +9,7 @@ mod transmit;
 
 use crate::handover::SourceRight;
 use crate::meter::Meter;
-use crate::wire::{Decoder, MAX_NAME, MAX_PAGES, Offer, Path};
+use crate::wire::{Decoder, MAX_NAME, MAX_PAGES, Numbering, Offer, Path};
 use crate::{Bitmap, Config, Error, Micros, Report, SourceVm, Status};
 use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
@@ -71,6 +71,7 @@ pub struct Source {
     phase: Phase,
     right: SourceRight,
     decoder: Decoder,
+    numbering: Numbering,
     meter: Meter,
     sets: PageSets,
     push: Push,
@@ -104,6 +105,7 @@ impl Source {
             phase: Phase::Greet,
             right: SourceRight::Running,
             decoder: Decoder::default(),
+            numbering: Numbering::default(),
             meter: Meter::new(config.measure_interval),
             sets: PageSets::new(offer.page_count),
             push: Push::new(),
@@ -143,6 +145,7 @@ impl Source {
             return Err(Error::NothingToResume);
         }
         self.decoder = Decoder::default();
+        self.numbering = Numbering::default();
         self.log.bytes_before += self.meter.total();
         self.meter.new_link();
         self.error = None;
@@ -232,13 +235,14 @@ impl Source {
 
     /// The attempt fails, or after the hand-over: the link is given up.
     fn fail(&mut self, error: Error, now: Micros, vm: &mut impl SourceVm) {
-        if !matches!(error, Error::LinkLost | Error::Refused(_) | Error::Aborted(_)) {
-            self.parting = Some(error.to_string());
-        }
         if self.right.take_back(vm) {
+            if !matches!(error, Error::LinkLost | Error::Refused(_) | Error::Aborted(_)) {
+                self.parting = Some(error.to_string());
+            }
             let status = if error == Error::Cancelled { Status::Cancelled } else { Status::Failed };
             self.end(status, now, vm);
         } else {
+            // Nothing is said: a destination that has not heard COMMIT would drop the VM.
             self.phase = Phase::Broken;
         }
         self.error = Some(error);

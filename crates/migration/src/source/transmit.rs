@@ -85,7 +85,9 @@ impl Source {
         if let Some(reason) = self.parting.take_if(|_| out.fits(MIN_ROOM)) {
             wire::write(out.bytes, &Message::Abort { reason });
         }
-        let added = out.bytes.len() - start;
+        let end = out.bytes.len();
+        self.numbering.stamp(out.bytes, start, end);
+        let added = end - start;
         self.meter.sent(added, now);
         result.map(|_| added)
     }

@@ -2,9 +2,13 @@
 //! with two hosts and a link, in which time is a number.
 #![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
+pub mod mishap;
+pub mod recovery;
 pub mod vm;
 pub mod world;
 
+pub use mishap::{Mishap, Tap};
+pub use recovery::{At, config, survives};
 pub use vm::{Program, SimVm};
 pub use world::{Cut, World};
 
