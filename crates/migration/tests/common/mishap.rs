@@ -45,13 +45,17 @@ pub struct Tap {
     pub mishap: Option<(u64, Mishap)>,
     until: Option<Micros>,
     silent: bool,
-    pub rewrite: Option<Rewrite>,
+    rewrite: Option<Rewrite>,
     numbering: Numbering,
 }
 
 impl Tap {
     pub fn with(mishap: Option<(u64, Mishap)>) -> Self {
         Self { mishap, ..Self::default() }
+    }
+
+    pub fn rewriting(rewrite: impl FnMut(u8, Vec<u8>) -> Vec<u8> + 'static) -> Self {
+        Self { rewrite: Some(Box::new(rewrite)), ..Self::default() }
     }
 
     /// Takes in what the link delivers, and gives out the messages that pass by now.
