@@ -27,6 +27,7 @@
 extern crate alloc;
 
 mod bitmap;
+mod bucket;
 mod config;
 mod destination;
 mod error;
@@ -40,7 +41,7 @@ mod vm;
 pub mod wire;
 
 pub use bitmap::Bitmap;
-pub use config::Config;
+pub use config::{Config, RateLimit};
 pub use destination::{Destination, Fault};
 pub use error::Error;
 pub use link::{End, Link};

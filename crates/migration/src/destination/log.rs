@@ -53,6 +53,7 @@ impl Log {
             downtime: self.paused.zip(self.running).map(|(from, to)| to.saturating_sub(from)),
             setup_time: self.accepted.map(|to| to.saturating_sub(self.started)),
             expected_downtime: None,
+            cpu_throttle_percentage: None,
             dirty_sync_count: 0,
             rounds: Vec::new(),
             postcopy_requests: self.requests,

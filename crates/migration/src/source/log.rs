@@ -53,7 +53,7 @@ impl Log {
 
     /// Pages sent by now.
     pub fn sent_pages(&self) -> u64 {
-        self.pages.normal + self.pages.duplicate
+        self.pages.normal + self.pages.duplicate + self.pages.free
     }
 
     pub fn report(&self, path: Path, status: Status, bytes: u64, now: Micros) -> Report {
@@ -67,6 +67,7 @@ impl Log {
             downtime: self.paused.zip(self.running).map(|(from, to)| since(from, to)),
             setup_time: self.first_page.map(|to| since(self.started, to)),
             expected_downtime: self.expected_downtime,
+            cpu_throttle_percentage: None,
             dirty_sync_count: self.syncs,
             rounds: self.rounds.clone(),
             postcopy_requests: self.requests,

@@ -1,12 +1,15 @@
 //! The side that the VM leaves.
 
+mod converge;
 mod log;
 mod pages;
 mod push;
 mod receive;
 mod rounds;
 mod transmit;
+mod working_set;
 
+use crate::bucket::Bucket;
 use crate::handover::SourceRight;
 use crate::meter::Meter;
 use crate::wire::{Decoder, MAX_NAME, MAX_PAGES, Numbering, Offer, Path};
@@ -14,6 +17,7 @@ use crate::{Bitmap, Config, Error, Micros, Report, SourceVm, Status};
 use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use converge::Converge;
 use log::Log;
 use pages::PageSets;
 use push::Push;
@@ -37,6 +41,8 @@ enum Phase {
     Rest,
     /// Tell which pages are missing although they were sent: from this word of the bitmap on.
     Announce(usize),
+    /// Mark the pages that the guest does not need, from this one on.
+    Free(u64),
     /// Send the state, from this byte on.
     State(usize),
     /// The destination loads the state.
@@ -81,6 +87,9 @@ pub struct Source {
     requested: Bitmap,
     state: Vec<u8>,
     next_peek: Micros,
+    /// What the rounds may take of the link.
+    limit: Option<Bucket>,
+    converge: Option<Converge>,
     /// The reason to give the peer, at the next chance.
     parting: Option<String>,
     error: Option<Error>,
@@ -113,6 +122,8 @@ impl Source {
             requested: Bitmap::new(offer.page_count),
             state: Vec::new(),
             next_peek: now,
+            limit: None,
+            converge: None,
             parting: None,
             error: None,
             log: Log::new(now),
@@ -172,7 +183,9 @@ impl Source {
         match self.phase {
             Phase::Greet | Phase::Offered | Phase::Begin => Status::Setup,
             Phase::Rounds | Phase::Pause => Status::Active,
-            Phase::Rest | Phase::Announce(_) | Phase::State(_) | Phase::Loading | Phase::Commit => Status::Device,
+            Phase::Rest | Phase::Announce(_) | Phase::Free(_) | Phase::State(_) | Phase::Loading | Phase::Commit => {
+                Status::Device
+            }
             Phase::Serve => Status::PostcopyActive,
             Phase::Hashes(_) | Phase::Compared | Phase::Farewell => Status::Verifying,
             Phase::Broken => Status::PostcopyPaused,
@@ -221,7 +234,10 @@ impl Source {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Micros> {
         match self.phase {
-            Phase::Rounds => Some(self.next_peek),
+            Phase::Rounds => {
+                let page = self.limit.as_ref().map(|limit| limit.when(MIN_ROOM as u64));
+                Some(page.map_or(self.next_peek, |page| page.min(self.next_peek)))
+            }
             Phase::Serve => self.push_begins().filter(|_| !self.sets.pending.is_empty()),
             _ => None,
         }
@@ -230,11 +246,20 @@ impl Source {
     /// What happened up to `now`.
     #[must_use]
     pub fn report(&self, now: Micros) -> Report {
-        self.log.report(self.offer.path, self.status(), self.meter.total(), now)
+        let report = self.log.report(self.offer.path, self.status(), self.meter.total(), now);
+        Report { cpu_throttle_percentage: self.converge.as_ref().map(Converge::highest), ..report }
+    }
+
+    /// The guest goes at its full speed from now on.
+    fn release(&mut self, vm: &mut impl SourceVm) {
+        if let Some(converge) = &mut self.converge {
+            converge.release(vm);
+        }
     }
 
     /// The attempt fails, or after the hand-over: the link is given up.
     fn fail(&mut self, error: Error, now: Micros, vm: &mut impl SourceVm) {
+        self.release(vm);
         if self.right.take_back(vm) {
             if !matches!(error, Error::LinkLost | Error::Refused(_) | Error::Aborted(_)) {
                 self.parting = Some(error.to_string());
