@@ -104,9 +104,10 @@ impl World {
 
     fn run_guest(&mut self) {
         self.steps_due += self.pace * self.tick;
-        let steps = self.steps_due / 1000;
-        self.steps_due %= 1000;
         let at_source = self.source_vm.running;
+        let speed = if at_source { self.source_vm.speed_percent() } else { 100 };
+        let steps = self.steps_due * speed / 100_000;
+        self.steps_due -= steps * 100_000 / speed;
         let vm = if at_source { &mut self.source_vm } else { &mut self.destination_vm };
         if self.guest_stops_at.is_some_and(|stop| vm.step >= stop) {
             return;
