@@ -28,6 +28,7 @@ fn world(path: Path, pages: u64) -> World {
     world.tick = 50;
     world.pace = 20;
     world.allowance = MIN_ROOM;
+    (world.source_vm.frees, world.destination_vm.frees) = (6, 6);
     world
 }
 
@@ -95,6 +96,7 @@ proptest! {
         pages in 1u64..80,
         seed in any::<u64>(),
         clears in 0u64..30,
+        frees in prop_oneof![Just(0u64), 2u64..30],
         pace in 0u64..500,
         bandwidth in prop_oneof![Just(0u64), 1_000_000u64..100_000_000],
         latency in 0u64..2000,
@@ -104,6 +106,7 @@ proptest! {
         let program = Program { seed, range: 1 + seed % pages, clears };
         let fresh = || Link::new(bandwidth, latency);
         let mut world = World::new(offer(path, pages), config(), program, fresh());
+        (world.source_vm.frees, world.destination_vm.frees) = (frees, frees);
         world.pace = pace;
         world.allowance = if small_messages { MIN_ROOM } else { usize::MAX };
         prop_assert_eq!(survives(&mut world, &fresh, &mishaps), Ok(()));

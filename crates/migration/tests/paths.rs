@@ -3,6 +3,7 @@
 mod common;
 
 use common::{PATHS, Program, World, offer};
+use migration::wire::{Decoder, Item, Message};
 use migration::{Config, Link, Path, Source, Status};
 
 fn calm() -> Program {
@@ -167,6 +168,38 @@ fn hybrid_asks_for_less_than_post_copy() {
         world.source.report(world.now).postcopy_requests
     };
     assert!(requests(Path::Hybrid) < requests(Path::PostCopy));
+}
+
+#[test]
+fn hybrid_pushes_so_many_rounds_and_then_announces_what_has_changed() {
+    for hybrid_rounds in [1, 3] {
+        let mut world =
+            world(Path::Hybrid, 1000, Program { seed: 9, range: 600, clears: 0 }, Link::new(10_000_000, 200));
+        let config = Config { hybrid_rounds, downtime_limit: 0, peek_interval: 5000, ..Config::default() };
+        world.source = Source::new(config, offer(Path::Hybrid, 1000), 0).unwrap();
+        world.pace = 1;
+        world.tape = Some(Vec::new());
+        world.finish();
+        world.assert_moved();
+        assert_eq!(world.source.report(world.now).rounds.len() as u32, hybrid_rounds);
+        let (tape, mut decoder) = (world.tape.take().unwrap(), Decoder::default());
+        let (mut rest, mut stale, mut after) = (&tape[..], Vec::new(), Vec::new());
+        while let Some(item) = decoder.next(&mut rest).unwrap() {
+            match item {
+                Item::Message(Message::Stale(chunk)) => {
+                    for (index, word) in chunk.words.iter().enumerate() {
+                        let first = (chunk.first + index as u64) * 64;
+                        stale.extend((0..64).filter(|bit| word >> bit & 1 == 1).map(|bit| first + bit));
+                    }
+                }
+                Item::Page(record) if !stale.is_empty() => after.push(record.gfn),
+                _ => {}
+            }
+        }
+        after.sort_unstable();
+        assert!(stale.len() > 10);
+        assert_eq!(after, stale, "what has changed goes once, when the guest runs there, and nothing else does");
+    }
 }
 
 #[test]

@@ -137,6 +137,11 @@ impl SimVm {
         self.frees > 0 && self.program.random(step, 5).is_multiple_of(self.frees)
     }
 
+    /// Pages that the guest does not need now.
+    pub fn free(&self) -> &BTreeSet<u64> {
+        &self.free
+    }
+
     /// How much of its time it runs.
     pub fn speed_percent(&self) -> u64 {
         100 - u64::from(self.throttled.last().copied().unwrap_or(0))
