@@ -93,6 +93,14 @@ pub struct Pages {
     pub twice: u64,
 }
 
+impl Pages {
+    /// All that went over.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.normal + self.duplicate + self.free
+    }
+}
+
 /// What the comparison of all pages showed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{At, Mishap, PATHS, Program, Tap, World, config, offer, survives};
-use migration::{Link, MIN_ROOM, Path};
+use migration::{Config, Link, MIN_ROOM, Path, RateLimit};
 use proptest::prelude::*;
 
 const MISHAPS: [Mishap; 7] = [
@@ -101,11 +101,16 @@ proptest! {
         bandwidth in prop_oneof![Just(0u64), 1_000_000u64..100_000_000],
         latency in 0u64..2000,
         small_messages in any::<bool>(),
+        hybrid_rounds in 0u32..5,
+        auto_converge in any::<bool>(),
+        rate_limit in prop::option::of((1_000_000u64..50_000_000, 0u64..10_000_000)),
         mishaps in prop::collection::vec(any_mishap(), 0..5),
     ) {
         let program = Program { seed, range: 1 + seed % pages, clears };
         let fresh = || Link::new(bandwidth, latency);
-        let mut world = World::new(offer(path, pages), config(), program, fresh());
+        let rate_limit = rate_limit.map(|(start, increment)| RateLimit { start, increment, most: 50_000_000 });
+        let config = Config { hybrid_rounds, auto_converge, converge_period: 2000, rate_limit, ..config() };
+        let mut world = World::new(offer(path, pages), config, program, fresh());
         (world.source_vm.frees, world.destination_vm.frees) = (frees, frees);
         world.pace = pace;
         world.allowance = if small_messages { MIN_ROOM } else { usize::MAX };

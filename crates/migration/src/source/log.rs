@@ -51,11 +51,6 @@ impl Log {
         }
     }
 
-    /// Pages sent by now.
-    pub fn sent_pages(&self) -> u64 {
-        self.pages.normal + self.pages.duplicate + self.pages.free
-    }
-
     pub fn report(&self, path: Path, status: Status, bytes: u64, now: Micros) -> Report {
         let since = |from: Micros, to: Micros| to.saturating_sub(from);
         let bytes = self.bytes_before + bytes;

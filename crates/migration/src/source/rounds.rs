@@ -72,7 +72,7 @@ impl Source {
         let goes_on = can_slow || self.config.stalled_rounds == 0;
         let (dirtied, seen) = self.sets.turn(goes_on, vm);
         self.seen(seen, now, vm, out);
-        let (bytes, pages) = (self.meter.total() + out.added(), self.log.sent_pages());
+        let (bytes, pages) = (self.meter.total() + out.added(), self.log.pages.sent());
         let (began, bytes_before, pages_before) = self.log.round_start;
         let time = now.saturating_sub(began);
         let round = Round { pages: pages - pages_before, bytes: bytes - bytes_before, time, dirtied };

@@ -41,6 +41,8 @@ pub struct World {
     pub taps: Option<(Tap, Tap)>,
     /// The most bytes that the source may send in a tick, of which [`MIN_ROOM`] let it send one page a message.
     pub allowance: usize,
+    /// What it sent in the last one.
+    pub sent: usize,
     /// When bytes last arrived anywhere.
     pub last_arrival: Micros,
     /// A broken source: it takes the guest back when the link breaks, whatever it has sent.
@@ -74,6 +76,7 @@ impl World {
             flip: None,
             taps: None,
             allowance: usize::MAX,
+            sent: 0,
             last_arrival: 0,
             resumes_what_it_gave_away: false,
             violation: None,
@@ -192,6 +195,7 @@ impl World {
     }
 
     fn transmit(&mut self) {
+        self.sent = 0;
         if !self.link.is_open() {
             return;
         }
@@ -212,6 +216,7 @@ impl World {
             }
         }
         assert_eq!(self.link.send(End::A, self.now, &self.out), self.out.len());
+        self.sent = self.out.len();
         self.out.clear();
         self.destination.transmit(self.link.room(End::B), &mut self.out);
         assert_eq!(self.link.send(End::B, self.now, &self.out), self.out.len());
