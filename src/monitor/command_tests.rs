@@ -116,7 +116,7 @@ fn no_line_panics() {
 }
 
 #[test]
-fn robust_takes_td_from_the_link_unless_one_was_given() {
+fn td_comes_from_the_link_unless_one_was_given() {
     let link = Some(Ratio::whole(122));
     let calm = qavns::Sample {
         start: qavns::Reading::default(),
@@ -129,5 +129,5 @@ fn robust_takes_td_from_the_link_unless_one_was_given() {
     assert_eq!(Some(td(PolicyName::Robust, None, link)), Ratio::new(1, 122));
     assert_eq!(td(PolicyName::Robust, Some(Ratio::whole(9)), link), Ratio::whole(9));
     assert_eq!(td(PolicyName::Robust, None, None), DEFAULT_TD);
-    assert_eq!(td(PolicyName::Paper, None, link), DEFAULT_TD);
+    assert_eq!(Some(td(PolicyName::Paper, None, link)), Ratio::new(1, 122));
 }

@@ -96,9 +96,9 @@ fn a_decision_has_the_words_of_the_report() {
     let decision = DecisionReport::by_policy(&policy.decide(&sample()));
     let expected = json!({
         "policy": "paper", "path": "post-copy", "condition": "storm of birth and death of processes",
-        "tp": "4", "td": "1/20", "chosen-by": "policy",
-        "margin": {"line": "jiffies < Tp x births and deaths", "count": 40, "left": 125, "right": 160.0,
-                   "ratio": 0.78125},
+        "tp": "8", "td": "1/20", "chosen-by": "policy",
+        "margin": {"line": "jiffies < Tp x births and deaths", "count": 40, "left": 125, "right": 320.0,
+                   "ratio": 0.390625},
     });
     let event = json_of(What::Decision { vm: vm(), decision });
     assert_eq!(event.get("decision"), Some(&expected));

@@ -24,8 +24,9 @@ const SETTLE: u64 = 10;
 const AFTERWARDS: u64 = 10;
 /// A guest that prints no heartbeat is at work when it has printed nothing for so long.
 const QUIET: Duration = Duration::from_secs(15);
-/// From the lab's command to the start of the sample: the line is slow, the host has a connection to make.
-const COMMAND_LATENCY: Duration = Duration::from_millis(100);
+/// From the lab's command to the start of the sample: the line is slow, the host has a connection to make and the link to
+/// measure.
+const COMMAND_LATENCY: Duration = Duration::from_millis(250);
 /// How often a person's view is renewed when nothing comes.
 const LOOK: Duration = Duration::from_millis(200);
 

@@ -64,6 +64,8 @@ pub struct Destination {
     /// What is to go out.
     outbox: Outbox,
     acknowledged: u64,
+    /// Bytes of probes that came.
+    probed: u64,
     error: Option<Error>,
     log: Log,
 }
@@ -85,6 +87,7 @@ impl Destination {
             faults: Vec::new(),
             outbox: Outbox::default(),
             acknowledged: 0,
+            probed: 0,
             error: None,
             log: Log::new(now),
         }
@@ -98,6 +101,10 @@ impl Destination {
 
     /// Tells the source how far this side is, when that is due.
     fn acknowledge(&mut self) {
+        if self.phase == Phase::Waiting && self.probed > self.acknowledged && self.outbox.is_empty() {
+            self.acknowledged = self.probed;
+            self.say(&Message::Acknowledge { bytes: self.probed });
+        }
         let Some(offer) = &self.offer else { return };
         let every = match self.phase {
             Phase::Running => u64::from(offer.acknowledge_every.max(1)),

@@ -2,7 +2,7 @@
 
 use super::verify::Hashes;
 use super::{Destination, Phase};
-use crate::wire::{self, Item, Kind, MAX_STATE, Message, Offer};
+use crate::wire::{self, HEADER, Item, Kind, MAX_STATE, Message, Offer};
 use crate::{Bitmap, DestinationVm, Error, Micros, Status, Verdict};
 use alloc::format;
 use alloc::string::ToString;
@@ -65,6 +65,7 @@ impl Destination {
         match (self.phase, message) {
             (_, Message::Abort { reason }) => return Err(Error::Aborted(reason.clone())),
             (Phase::Waiting, Message::Hello(offer)) => self.consider(offer, now, vm)?,
+            (Phase::Waiting, Message::Probe { padding }) => self.probed += (HEADER + padding.len()) as u64,
             (Phase::Receiving, Message::Round { number }) => self.log.round = *number,
             (Phase::Receiving, Message::Paused) => self.log.paused = Some(now),
             (Phase::Receiving, Message::Stale(chunk)) if self.runs_early() => self.announce(chunk)?,

@@ -42,6 +42,7 @@ fn payload(out: &mut Vec<u8>, message: &Message<'_>) {
             out.extend_from_slice(&session.to_le_bytes());
         }
         Message::Accept => version(out),
+        Message::Probe { padding } => out.extend_from_slice(padding),
         Message::Round { number } => out.extend_from_slice(&number.to_le_bytes()),
         Message::State { total, offset, bytes } => {
             out.extend_from_slice(&total.to_le_bytes());
