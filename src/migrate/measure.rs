@@ -3,9 +3,9 @@
 use super::pipe::Pipe;
 use crate::{machine::clock, net::CloseReason};
 use alloc::{format, string::String};
-use migration::Probe;
+use migration::{Probe, SourceVm};
 
-/// How long padding is sent, in microseconds, and at most how much of it.
+/// How long pages are sent, in microseconds, and at most how many bytes.
 const DURATION: u64 = 100_000;
 const MOST: u64 = 64 << 20;
 /// When the answer is given up, in microseconds from the first byte: the migration then goes on without a measure.
@@ -35,7 +35,7 @@ impl Measure {
     }
 
     /// Moves it on.
-    pub fn step(&mut self) -> Outcome {
+    pub fn step(&mut self, vm: &impl SourceVm) -> Outcome {
         if let Some(reason) = self.pipe.broken() {
             return Outcome::Failed(explain(reason));
         }
@@ -46,7 +46,7 @@ impl Measure {
         let probe = &mut self.probe;
         let received = self.pipe.receive(|bytes| probe.receive(bytes, clock::micros()));
         let sent = self.pipe.send(|_, out| {
-            probe.transmit(clock::micros(), out);
+            probe.transmit(clock::micros(), vm, out);
             Ok::<(), migration::Error>(())
         });
         match (received, sent) {

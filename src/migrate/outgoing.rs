@@ -156,15 +156,15 @@ impl Outgoing {
     /// Moves it on. True if anything happened.
     pub fn step(&mut self, guests: &mut Guests, terminal: &mut Terminal) -> bool {
         match &mut self.stage {
-            Stage::Measuring(_) => self.measure(terminal),
+            Stage::Measuring(_) => self.measure(guests, terminal),
             Stage::Streaming(..) => self.stream(guests, terminal),
             Stage::Measured | Stage::Sampling(_) | Stage::Over => false,
         }
     }
 
-    fn measure(&mut self, terminal: &mut Terminal) -> bool {
+    fn measure(&mut self, guests: &mut Guests, terminal: &mut Terminal) -> bool {
         let Stage::Measuring(measure) = &mut self.stage else { return false };
-        match measure.step() {
+        match measure.step(&Leaving { guests, id: self.id }) {
             Outcome::Busy(happened) => return happened,
             Outcome::Found(bandwidth) => {
                 measure.end();

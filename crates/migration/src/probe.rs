@@ -1,13 +1,15 @@
-//! What a link carries, measured before a migration is decided on: a connection of its own that carries padding for a
-//! while. The other side is a [`crate::Destination`] that still waits for a hello; it answers each piece.
+//! What a link carries, measured before a migration is decided on: a connection of its own that carries pages for a
+//! while, which nobody keeps. The other side is a [`crate::Destination`] that still waits for a hello; it copies each page once
+//! and answers. So what is measured is the way of a page, not the wire alone: where hosts are slow, or share a CPU, that is
+//! what counts.
 
 use crate::meter;
-use crate::wire::{self, Decoder, Item, MAX_WHOLE, Message, Numbering};
-use crate::{Error, Micros};
+use crate::wire::{self, Decoder, Item, Message, Numbering};
+use crate::{Error, Micros, SourceVm};
 use alloc::vec::Vec;
 
-/// Padding in one message.
-const PIECE: usize = MAX_WHOLE / 2;
+/// Pages in one message.
+const PAGES: u64 = 4;
 
 /// The source's side of the measurement. Drive it with [`Probe::receive`] and [`Probe::transmit`] until
 /// [`Probe::bandwidth`] is there or patience ends.
@@ -21,6 +23,8 @@ pub struct Probe {
     sent: u64,
     acknowledged: u64,
     last: Micros,
+    /// The page to look at next.
+    next: u64,
     /// Nothing more is sent.
     full: bool,
 }
@@ -38,19 +42,22 @@ impl Probe {
             sent: 0,
             acknowledged: 0,
             last: 0,
+            next: 0,
             full: false,
         }
     }
 
     /// Appends a message to `out` if it is time for one: call it when the channel has room.
-    pub fn transmit(&mut self, now: Micros, out: &mut Vec<u8>) {
+    pub fn transmit(&mut self, now: Micros, vm: &impl SourceVm, out: &mut Vec<u8>) {
         let began = *self.began.get_or_insert(now);
         self.full = self.full || self.sent >= self.most || now.saturating_sub(began) >= self.duration && self.sent > 0;
         if self.full {
             return;
         }
         let start = out.len();
-        wire::write(out, &Message::Probe { padding: &[0x5a; PIECE] });
+        let count = vm.page_count().max(1);
+        wire::write_probe(out, (self.next..self.next + PAGES).map(|gfn| vm.page(gfn % count)));
+        self.next = (self.next + PAGES) % count;
         let end = out.len();
         self.numbering.stamp(out, start, end);
         self.sent += (end - start) as u64;

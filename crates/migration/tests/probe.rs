@@ -6,16 +6,23 @@ use common::vm::{Program, SimVm};
 use migration::{Destination, End, Error, Link, Probe};
 use proptest::prelude::*;
 
+const PROGRAM: Program = Program { seed: 0, range: 1, clears: 0 };
+
+fn guest() -> SimVm {
+    SimVm::new(10, PROGRAM)
+}
+
 /// Lets a probe run over a link; gives what it found.
 fn measure(mut probe: Probe, bandwidth: u64, latency: u64) -> Option<u64> {
     let mut link = Link::new(bandwidth, latency);
+    let vm = guest();
     let mut destination = Destination::new(0);
-    let mut place = SimVm::blank(Program { seed: 0, range: 1, clears: 0 });
+    let mut place = SimVm::blank(PROGRAM);
     let (mut out, mut back) = (Vec::new(), Vec::new());
     for now in (0..20_000_000).step_by(200) {
         loop {
             if out.is_empty() {
-                probe.transmit(now, &mut out);
+                probe.transmit(now, &vm, &mut out);
             }
             let sent = link.send(End::A, now, &out);
             out.drain(..sent);
@@ -24,7 +31,7 @@ fn measure(mut probe: Probe, bandwidth: u64, latency: u64) -> Option<u64> {
             }
         }
         let arrived = take(&mut link, End::B, now);
-        destination.receive(&arrived, now, &mut place).expect("padding is taken in");
+        destination.receive(&arrived, now, &mut place).expect("pages are taken in");
         destination.transmit(4096, &mut back);
         let sent = link.send(End::B, now, &back);
         back.drain(..sent);
@@ -63,7 +70,7 @@ proptest! {
 fn whoever_is_no_destination_is_named() {
     let mut probe = Probe::new(1000, 1 << 20);
     let mut out = Vec::new();
-    probe.transmit(0, &mut out);
+    probe.transmit(0, &guest(), &mut out);
     let error = probe.receive(b"HTTP/1.1 400 Bad Request\r\n\r\n", 1).unwrap_err();
     assert_eq!(error, Error::UnknownMessage(b'H'));
 }

@@ -8,7 +8,8 @@ mod verify;
 
 use crate::handover::DestinationRight;
 use crate::wire::{Decoder, Kind, Message, Offer};
-use crate::{Bitmap, Error, Micros, Report, Status};
+use crate::{Bitmap, Error, Micros, Page, Report, Status};
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use log::Log;
@@ -64,8 +65,9 @@ pub struct Destination {
     /// What is to go out.
     outbox: Outbox,
     acknowledged: u64,
-    /// Bytes of probes that came.
+    /// Bytes of probes that came, and where their pages are copied to.
     probed: u64,
+    scratch: Option<Box<Page>>,
     error: Option<Error>,
     log: Log,
 }
@@ -88,6 +90,7 @@ impl Destination {
             outbox: Outbox::default(),
             acknowledged: 0,
             probed: 0,
+            scratch: None,
             error: None,
             log: Log::new(now),
         }

@@ -141,7 +141,7 @@ kinds! {
     Done = 9,
     /// Source: magic, version and the session that it wants to resume.
     Recover = 10,
-    /// Source, in place of a hello: padding, to measure the link.
+    /// Source, in place of a hello: pages that nobody keeps, to measure the link.
     Probe = 11,
     /// Either: it gives up.
     Abort = 32,
@@ -180,7 +180,7 @@ pub enum Message<'a> {
     Hashes(Chunk<'a>),
     Done,
     Recover { session: u64 },
-    Probe { padding: &'a [u8] },
+    Probe { pages: &'a [u8] },
     Abort { reason: String },
     Accept,
     Refuse { reason: String },
@@ -214,7 +214,7 @@ impl<'a> Message<'a> {
             Kind::Commit => Self::Commit,
             Kind::Hashes => Self::Hashes(chunk(&mut fields)?),
             Kind::Done => Self::Done,
-            Kind::Probe => Self::Probe { padding: fields.rest() },
+            Kind::Probe => Self::Probe { pages: fields.rest() },
             Kind::Abort => Self::Abort { reason: reason(&mut fields)? },
             Kind::Accept => {
                 version(&mut fields)?;
