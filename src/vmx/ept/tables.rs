@@ -137,6 +137,11 @@ impl<M: AsMut<[u64]>> Tables<M> {
         tables
     }
 
+    /// The tables as the CPU has them, for whoever stands in for one.
+    pub fn memory(&mut self) -> &mut [u64] {
+        self.memory.as_mut()
+    }
+
     /// Rights of a leaf by whether it is dirty.
     fn rights(&self, dirty: bool) -> u64 {
         match self.tracker {
