@@ -16,7 +16,7 @@ use alloc::{format, string::String, vec::Vec};
 use core::time::Duration;
 use migration::Bitmap;
 
-/// Durations of harvests that are kept for the report, the latest ones.
+/// Durations of harvests that are kept for the report, the latest ones since a sample began.
 const HARVEST_TIMES: usize = 256;
 
 /// The most runs of modified pages in one event: some 3 KB, a quarter of a second at 115,200 baud.
@@ -67,7 +67,11 @@ impl Tenant {
         if self.vm.activity != Activity::Running || !self.observer.tick(jiffies) {
             return None;
         }
-        self.harvest()
+        let observed = self.harvest();
+        if observed.is_none() {
+            self.vm.join_if_unwatched();
+        }
+        observed
     }
 
     fn harvest(&mut self) -> Option<Observed> {
@@ -125,6 +129,9 @@ impl Tenant {
     /// Begins a sample of length `ts`; the migration starts now (MST).
     pub fn start_sample(&mut self, ts: Duration) {
         self.harvest();
+        // What harvests of large leaves took says nothing of those that come.
+        self.harvest_micros.clear();
+        self.harvests = 0;
         self.watch(true);
         self.observer.start_sample(ts);
     }

@@ -213,9 +213,6 @@ impl Vm {
 
     /// Collects the pages modified since the last harvest, by the guest and by the hypervisor, into every log that is
     /// open, and returns how many there were; a large leaf counts as one.
-    ///
-    /// Large leaves come back here when no log is open, and not as the last one closes: a migration's opens right after the
-    /// sample's has closed.
     pub fn harvest(&mut self) -> u64 {
         self.take_modification_log();
         let mut logs = [&mut self.migration_log, &mut self.sample_log, &mut self.told_log];
@@ -229,10 +226,15 @@ impl Vm {
         let by_host = self.memory.take_written(logs.into_iter().flatten());
         self.harvests.count += 1;
         self.harvests.looked_at += harvest.looked_at;
+        by_guest_alone + harvest.regions + by_host
+    }
+
+    /// Right after a harvest that nobody waits for: large leaves come back if no log is open. Not as the last log closes, because
+    /// a migration's opens right after the sample's has closed.
+    pub fn join_if_unwatched(&mut self) {
         if self.migration_log.is_none() && self.sample_log.is_none() && self.told_log.is_none() {
             self.ept.join();
         }
-        by_guest_alone + harvest.regions + by_host
     }
 
     /// Moves what the CPU has logged to the EPT's own record.
