@@ -54,15 +54,16 @@ impl Host {
         machine_log::init(options.log);
         log::info!("qavisor {}: {:?}, {} MiB of RAM", env!("CARGO_PKG_VERSION"), boot.protocol, boot.ram_end() >> 20);
         vmx::operation::enter()?;
-        own::test_dirty_flags(IDLE_VPID)?;
-        log::info!("VMX: EPT dirty flags work, an exit and entry take {} ticks", own::exit_round_trip(IDLE_VPID)?);
+        let tracker = own::choose_tracker(options.tracker, IDLE_VPID)?;
+        let round_trip = own::exit_round_trip(IDLE_VPID)?;
+        log::info!("VMX: written pages are found by {}, an exit and entry take {round_trip} ticks", tracker.text());
         let terminal = Terminal::new(options.console)?;
         let archive = match &boot.module {
             Some(module) => Archive::read(boot::module_bytes(module))?,
             None if options.listen.is_some() => Archive::default(),
             None => return Err("no guests' archive: give one as boot module (qemu -initrd, GRUB's module2)".into()),
         };
-        let mut guests = Guests::new(archive, options, IDLE_VPID + 1);
+        let mut guests = Guests::new(archive, options, tracker, IDLE_VPID + 1);
         if options.listen.is_none() {
             guests.start_all()?;
         }
@@ -78,6 +79,7 @@ impl Host {
         host.terminal.tell(What::Ready {
             version: env!("CARGO_PKG_VERSION"),
             vms: host.guests.names().collect(),
+            tracker: tracker.text(),
             listening: options.listen,
             memory_free: host.guests.memory_free(),
         });
@@ -205,6 +207,7 @@ impl Host {
             Command::Cancel { vm } => self.migrations.cancel(&vm, &mut self.guests),
             Command::Recover { vm, to } => self.migrations.recover(&vm, to),
             Command::Input { vm, text } => self.input(&vm, &text),
+            Command::Dirty { vm, end } => self.dirty(&vm, end),
             Command::Quit => self.quit(),
         };
         if let Err(message) = outcome {
@@ -219,6 +222,13 @@ impl Host {
         if taken < line.len() {
             return Err(format!("the console of `{vm}` took {taken} of {} bytes: its guest does not read", line.len()));
         }
+        Ok(())
+    }
+
+    fn dirty(&mut self, vm: &str, end: bool) -> Result<(), String> {
+        let tenant = self.guests.find(vm).and_then(|id| self.guests.get(id)).ok_or_else(|| format!("no VM `{vm}`"))?;
+        let pages = tenant.tell_dirty(end);
+        self.terminal.tell(pages);
         Ok(())
     }
 

@@ -7,16 +7,20 @@ use crate::{
         event::What,
         line::LineAssembler,
         report::{HarvestTime, OverheadReport},
+        runs,
     },
     observe::{GuestRoots, Observed, Observer, ProcessTable},
-    vm::{Activity, Vm},
+    vm::{Activity, Harvests, Vm},
 };
 use alloc::{format, string::String, vec::Vec};
 use core::time::Duration;
 use migration::Bitmap;
 
-/// Durations of harvests that are kept for the report, the latest ones.
+/// Durations of harvests that are kept for the report, the latest ones since a sample began.
 const HARVEST_TIMES: usize = 256;
+
+/// The most runs of modified pages in one event: some 3 KB, a quarter of a second at 115,200 baud.
+const MOST_RUNS: usize = 256;
 
 /// A VM with its observation.
 pub struct Tenant {
@@ -63,7 +67,11 @@ impl Tenant {
         if self.vm.activity != Activity::Running || !self.observer.tick(jiffies) {
             return None;
         }
-        self.harvest()
+        let observed = self.harvest();
+        if observed.is_none() {
+            self.vm.join_if_unwatched();
+        }
+        observed
     }
 
     /// Jiffies until [`Tenant::tick`] has something to do; none while the VM does not run.
@@ -93,6 +101,20 @@ impl Tenant {
         self.vm.take_migration_log(dirty);
     }
 
+    /// The pages modified since the last call, for the monitor. The first call opens the log, and names none; `end` closes it.
+    pub fn tell_dirty(&mut self, end: bool) -> What {
+        let pages = self.vm.harvest();
+        self.observer.modified(pages);
+        let (runs, left) = match self.vm.told_log() {
+            None => (None, 0),
+            Some(log) => (Some(runs::take(log, MOST_RUNS)), log.count()),
+        };
+        if end || runs.is_none() {
+            self.vm.log_to_tell(!end);
+        }
+        What::Dirty { vm: self.vm.name.clone(), runs, left }
+    }
+
     /// What a harvest takes, in microseconds: half of the latest ones took at most this.
     pub fn harvest_time(&self) -> u64 {
         let mut times = self.harvest_micros.clone();
@@ -112,6 +134,9 @@ impl Tenant {
     /// Begins a sample of length `ts`; the migration starts now (MST).
     pub fn start_sample(&mut self, ts: Duration) {
         self.harvest();
+        // What harvests of large leaves took says nothing of those that come.
+        self.harvest_micros.clear();
+        self.harvests = 0;
         self.watch(true);
         self.observer.start_sample(ts);
     }
@@ -205,7 +230,8 @@ impl Tenant {
         for (reason, count) in self.vm.exit_counts() {
             *exits.entry(String::from(reason)).or_insert(0) += count;
         }
-        OverheadReport { harvest_time, exits }
+        let Harvests { count: harvests, looked_at: harvest_entries } = self.vm.harvests;
+        OverheadReport { harvest_time, harvests, harvest_entries, exits }
     }
 
     /// Host memory that the VM takes beside its RAM, in bytes.

@@ -39,6 +39,13 @@ pub enum Command {
         /// Where its other half waits.
         to: SocketAddrV4,
     },
+    /// Tell which pages were modified since the last such command.
+    Dirty {
+        /// The VM's name.
+        vm: String,
+        /// And tell no more.
+        end: bool,
+    },
     /// Set the default policy.
     Policy(PolicyName),
     /// Type a line on a guest's console.
@@ -232,6 +239,10 @@ impl Command {
                 let vm = need(given.vm, "cancel", "vm=NAME")?;
                 Ok(Self::Cancel { vm })
             }
+            "dirty" => {
+                let given = Given::read(rest, &["vm", "end"])?;
+                Ok(Self::Dirty { vm: need(given.vm, "dirty", "vm=NAME")?, end: given.end.unwrap_or(false) })
+            }
             "recover" => recover(rest),
             "policy" => policy(rest),
             "input" => input(rest),
@@ -314,6 +325,7 @@ struct Given {
     latency: Option<Duration>,
     downtime_limit: Option<Duration>,
     verify: Option<bool>,
+    end: Option<bool>,
 }
 
 impl Given {
@@ -357,6 +369,7 @@ impl Given {
                 values::duration(text, Duration::from_millis(1)..=Duration::from_secs(600))
             }),
             "verify" => word.into(&mut self.verify, "verify", "yes or no", yes_or_no),
+            "end" => word.into(&mut self.end, "end", "yes or no", yes_or_no),
             _ => Err(word.unknown()),
         }
     }

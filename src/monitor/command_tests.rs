@@ -14,7 +14,10 @@ fn commands_of_one_word_are_read() {
     assert_eq!(read("  quit "), Command::Quit);
     assert_eq!(read("policy robust"), Command::Policy(PolicyName::Robust));
     let vm = "linux".to_string();
-    assert_eq!(read("cancel vm=linux"), Command::Cancel { vm });
+    assert_eq!(read("cancel vm=linux"), Command::Cancel { vm: vm.clone() });
+    assert_eq!(read("dirty vm=linux"), Command::Dirty { vm: vm.clone(), end: false });
+    assert_eq!(read("dirty end=yes vm=linux"), Command::Dirty { vm, end: true });
+    assert_eq!(refused("dirty"), "`dirty` needs vm=NAME");
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub enum What {
         version: &'static str,
         /// Names of the VMs.
         vms: Vec<String>,
+        /// How written pages are found.
+        tracker: &'static str,
         /// The TCP port on which migrations are taken in.
         #[serde(skip_serializing_if = "Option::is_none")]
         listening: Option<u16>,
@@ -66,6 +68,16 @@ pub enum What {
         cause: &'static str,
         /// The identifier after it.
         id: String,
+    },
+    /// Which pages were modified since this was last told.
+    Dirty {
+        /// The VM's name.
+        vm: String,
+        /// First page and number of pages of each run; absent when it is only known from now on.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        runs: Option<Vec<[u64; 2]>>,
+        /// Pages that did not fit, and come next time.
+        left: u64,
     },
     /// The VM cannot go on.
     Stopped {

@@ -47,9 +47,15 @@ fn the_time_of_an_event_is_in_milliseconds() {
 
 #[test]
 fn ready_leaves_out_a_port_that_is_not_open() {
-    let ready = |listening| What::Ready { version: "0.1.0", vms: alloc::vec![vm()], listening, memory_free: 4096 };
+    let ready = |listening| What::Ready {
+        version: "0.1.0",
+        vms: alloc::vec![vm()],
+        tracker: "pml",
+        listening,
+        memory_free: 4096,
+    };
     let open = json!({"event": "ready", "at": 1234.567, "version": "0.1.0", "vms": ["linux"],
-                      "listening": 4444, "memory-free": 4096});
+                      "tracker": "pml", "listening": 4444, "memory-free": 4096});
     assert_eq!(json_of(ready(Some(4444))), open);
     assert_eq!(json_of(ready(None)).get("listening"), None);
 }
@@ -66,6 +72,14 @@ fn a_reading_becomes_an_identifier_event() {
     let expected = json!({"event": "identifier", "at": 1234.567, "vm": "linux", "id": "000000000125.1.40.9",
                           "restarts": 0, "births": 40, "deaths": 0, "pages-modified": 9});
     assert_eq!(json_of(What::identifier("linux", &sample().end)), expected);
+}
+
+#[test]
+fn dirty_pages_are_runs_and_absent_before_they_are_known() {
+    let event = |runs| json_of(What::Dirty { vm: vm(), runs, left: 7 });
+    let expected = json!({"event": "dirty", "at": 1234.567, "vm": "linux", "runs": [[512, 3], [700, 1]], "left": 7});
+    assert_eq!(event(Some(alloc::vec![[512, 3], [700, 1]])), expected);
+    assert_eq!(event(None).get("runs"), None);
 }
 
 #[test]
@@ -157,10 +171,13 @@ fn progress_and_overhead_are_flat() {
     assert_eq!(json_of(What::Progress { vm: vm(), side: Side::Destination, progress }), expected);
     let overhead = OverheadReport {
         harvest_time: Some(HarvestTime { p50: ms(1), max: ms(2) }),
+        harvests: 3,
+        harvest_entries: 1024,
         exits: BTreeMap::from([("HLT".to_string(), 5)]),
     };
     let expected = json!({"event": "overhead", "at": 1234.567, "vm": "linux",
-                          "harvest-time": {"p50": 1.0, "max": 2.0}, "exits": {"HLT": 5}});
+                          "harvest-time": {"p50": 1.0, "max": 2.0}, "harvests": 3, "harvest-entries": 1024,
+                          "exits": {"HLT": 5}});
     assert_eq!(json_of(What::Overhead { vm: vm(), overhead }), expected);
 }
 

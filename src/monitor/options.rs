@@ -8,6 +8,7 @@ use core::time::Duration;
 use log::LevelFilter;
 
 use super::values::{self, Word, WordError};
+use crate::vmx::tracker::Tracker;
 
 /// The jiffy when none is given: the tick of Linux at 250 Hz.
 const DEFAULT_JIFFY: Duration = Duration::from_millis(4);
@@ -55,6 +56,8 @@ pub struct Options {
     pub log: LevelFilter,
     /// Where the monitor is.
     pub console: Console,
+    /// How written pages are found; without it, as the CPU allows.
+    pub tracker: Option<Tracker>,
 }
 
 /// Why a command line was refused.
@@ -103,6 +106,7 @@ struct Given {
     listen: Option<u16>,
     log: Option<LevelFilter>,
     console: Option<Console>,
+    tracker: Option<Option<Tracker>>,
 }
 
 impl Given {
@@ -122,6 +126,7 @@ impl Given {
             "listen" => word.into(&mut self.listen, "listen", "a port, 1 to 65535", values::port),
             "log" => word.into(&mut self.log, "log", "error, warn, info, debug or trace", level),
             "console" => word.into(&mut self.console, "console", "com1, com2 or virtio", console),
+            "tracker" => word.into(&mut self.tracker, "tracker", "auto, dirty-bits, pml or write-protection", tracker),
             _ => Err(word.unknown()),
         }
     }
@@ -149,6 +154,7 @@ impl Options {
             listen: given.listen,
             log: given.log.unwrap_or(LevelFilter::Info),
             console: given.console.unwrap_or_default(),
+            tracker: given.tracker.flatten(),
         })
     }
 
@@ -199,6 +205,13 @@ fn console(text: &str) -> Option<Console> {
     }
 }
 
+fn tracker(text: &str) -> Option<Option<Tracker>> {
+    match text {
+        "auto" => Some(None),
+        _ => Tracker::ALL.into_iter().find(|tracker| tracker.text() == text).map(Some),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use alloc::string::ToString;
@@ -216,17 +229,20 @@ mod tests {
         assert_eq!(options.harvest_jiffies, 63);
         assert_eq!((options.ip, options.mtu, options.listen), (None, None, None));
         assert_eq!((options.log, options.console), (LevelFilter::Info, Console::Com2));
+        assert_eq!((options.tracker, Options::parse("tracker=auto").map(|auto| auto.tracker)), (None, Ok(None)));
     }
 
     #[test]
     fn every_option_is_taken() {
-        let line = " jiffy=10ms  harvest=250ms ip=10.0.0.1/24 mtu=9000\tlisten=4444 log=debug console=com1";
+        let line = " jiffy=10ms  harvest=250ms ip=10.0.0.1/24 mtu=9000\tlisten=4444 log=debug console=com1 \
+                    tracker=pml";
         let options = Options::parse(line).expect("all options");
         assert_eq!(options.jiffy, Duration::from_millis(10));
         assert_eq!(options.harvest_period(), Duration::from_millis(250));
         let ip = options.ip.expect("an address");
         assert_eq!((ip.address.octets(), ip.length), ([10, 0, 0, 1], 24));
         assert_eq!((options.mtu, options.listen), (Some(9000), Some(4444)));
+        assert_eq!(options.tracker, Some(Tracker::PageModificationLog));
         assert_eq!((options.log, options.console), (LevelFilter::Debug, Console::Com1));
     }
 
@@ -250,6 +266,7 @@ mod tests {
             "listen=0",
             "log=off",
             "console=com3",
+            "tracker=flags",
             "harvest=0ms",
             "jiffy=",
         ] {

@@ -175,6 +175,10 @@ pub struct OverheadReport {
     /// How long harvests took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub harvest_time: Option<HarvestTime>,
+    /// How many there were.
+    pub harvests: u64,
+    /// What they looked at, together: entries of the page tables, or words of the CPU's log of pages.
+    pub harvest_entries: u64,
     /// VM exits by reason.
     pub exits: BTreeMap<String, u64>,
 }

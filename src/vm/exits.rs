@@ -32,6 +32,7 @@ const LOW: u64 = 0xffff_ffff;
 pub fn handle(vm: &mut Vm, reason: Reason) -> Outcome {
     match reason {
         Reason::PreemptionTimer | Reason::InterruptWindow => return Outcome::Continue,
+        Reason::ModificationLogFull => vm.take_modification_log(),
         Reason::ExternalInterrupt | Reason::ExceptionOrNmi => {
             interrupts::take_pending();
             return Outcome::Stop(Stop::Yield);
@@ -184,7 +185,7 @@ fn access_cr(vm: &mut Vm) -> Outcome {
     }
 }
 
-/// A page that has not come yet, or an address where the guest has no memory.
+/// A page that has not come yet, a write that tracking stopped, or an address where the guest has no memory.
 fn ept_violation(vm: &mut Vm) -> Outcome {
     let gpa = vm.vcpu.read(fields::GUEST_PHYSICAL_ADDRESS);
     let gfn = gpa / PAGE_SIZE as u64;
@@ -193,7 +194,11 @@ fn ept_violation(vm: &mut Vm) -> Outcome {
         return Outcome::Stop(Stop::PageMissing(gfn));
     }
     if gfn < vm.memory.pages() as u64 {
-        // The page came between the fault and now.
+        const WRITE: u64 = 1 << 1;
+        if vm.vcpu.read(fields::EXIT_QUALIFICATION) & WRITE != 0 {
+            vm.write_stopped(gfn);
+        }
+        // Else the page came between the fault and now.
         return Outcome::Continue;
     }
     Outcome::Stop(Stop::Dead(format!(

@@ -19,4 +19,4 @@ pub mod state;
 pub mod vcpu;
 
 #[cfg(target_os = "none")]
-pub use machine::{Activity, GuestFiles, Stop, Vm};
+pub use machine::{Activity, GuestFiles, Harvests, Stop, Vm};

@@ -7,9 +7,12 @@ use crate::{
         context::Context,
         controls::{entry, exit, pin, primary, secondary},
         entry::{Registers, exit_address, register, run},
+        ept::Ept,
         exit::Reason,
         fields::{self, Segment},
+        modification_log::{EMPTY_INDEX, ModificationLog},
         operation, timer,
+        tracker::Tracker,
         vmcs::Vmcs,
     },
 };
@@ -85,6 +88,7 @@ struct SegmentRights {
 /// The virtual CPU.
 pub struct Vcpu {
     pub(super) vmcs: Vmcs,
+    modification_log: Option<ModificationLog>,
     /// General registers at the last exit.
     pub registers: Registers,
     pub(super) context: Context,
@@ -106,10 +110,12 @@ impl Vcpu {
     ///
     /// # Errors
     /// When memory runs out or the CPU does not grant a control.
-    pub fn new(ept_pointer: u64, vpid: u16) -> Result<Self, String> {
+    pub fn new(ept: &Ept, vpid: u16) -> Result<Self, String> {
         let vmcs = Vmcs::new()?;
+        let logs = ept.tracker() == Tracker::PageModificationLog;
         let mut vcpu = Self {
             vmcs,
+            modification_log: logs.then(ModificationLog::new).transpose()?,
             registers: Registers::default(),
             context: Context::new(),
             event: None,
@@ -121,7 +127,7 @@ impl Vcpu {
             vpid,
             timer_shift: operation::capabilities().timer_shift,
         };
-        vcpu.write_controls(ept_pointer)?;
+        vcpu.write_controls(ept.pointer())?;
         vcpu.write_host_state();
         Ok(vcpu)
     }
@@ -145,6 +151,11 @@ impl Vcpu {
         let mut second = secondary::EPT | secondary::VPID | secondary::WBINVD | secondary::UNRESTRICTED;
         if capabilities.secondary.may(secondary::INVPCID) {
             second |= secondary::INVPCID;
+        }
+        if let Some(log) = &self.modification_log {
+            second |= secondary::PML;
+            self.vmcs.write(fields::PML_ADDRESS, log.address());
+            self.vmcs.write(fields::PML_INDEX, u64::from(EMPTY_INDEX));
         }
         let exits =
             exit::SAVE_DEBUG | exit::HOST_64 | exit::SAVE_PAT | exit::LOAD_PAT | exit::SAVE_EFER | exit::LOAD_EFER;
@@ -428,6 +439,16 @@ impl Vcpu {
         match usize::from(number & 15) {
             register::RSP => self.vmcs.write(fields::GUEST_RSP, value),
             number => self.registers.general[number] = value,
+        }
+    }
+
+    /// Calls `each` with every page that the CPU's log names, and empties it. Nothing where there is no log.
+    pub fn take_modification_log(&mut self, mut each: impl FnMut(u64)) {
+        let Some(log) = &self.modification_log else { return };
+        let index = self.vmcs.read(fields::PML_INDEX) as u16;
+        if index != EMPTY_INDEX {
+            log.pages(index).for_each(&mut each);
+            self.vmcs.write(fields::PML_INDEX, u64::from(EMPTY_INDEX));
         }
     }
 

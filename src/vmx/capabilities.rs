@@ -77,6 +77,20 @@ pub struct Capabilities {
     pub ept_vpid: u64,
 }
 
+impl Capabilities {
+    /// EPT sets accessed and dirty flags.
+    #[must_use]
+    pub fn has_dirty_bits(&self) -> bool {
+        self.ept_vpid & (1 << 21) != 0
+    }
+
+    /// A leaf of EPT may map 2 MiB.
+    #[must_use]
+    pub fn has_large_leaves(&self) -> bool {
+        self.ept_vpid & (1 << 16) != 0
+    }
+}
+
 fn read(msr: u32) -> u64 {
     // SAFETY: only called for MSRs that exist where CPUID reports VMX (and, for the TRUE ones, where VMX_BASIC does).
     unsafe { Msr::new(msr).read() }
@@ -115,10 +129,9 @@ pub fn check() -> Result<Capabilities, &'static str> {
         return Err("this CPU has no EPT");
     }
     let ept_vpid = read(IA32_VMX_EPT_VPID_CAP);
-    let needs: [(bool, &str); 8] = [
+    let needs: [(bool, &str); 7] = [
         (ept_vpid & (1 << 6) != 0, "this CPU has no 4-level EPT"),
         (ept_vpid & (1 << 14) != 0, "this CPU has no write-back EPT tables"),
-        (ept_vpid & (1 << 21) != 0, "this CPU has no accessed and dirty flags for EPT"),
         (ept_vpid & (1 << 20) != 0 && ept_vpid & (1 << 25) != 0, "this CPU has no single-context INVEPT"),
         (
             capabilities.secondary.may(secondary::VPID) && ept_vpid & (1 << 32) != 0 && ept_vpid & (1 << 41) != 0,

@@ -1,6 +1,7 @@
 //! The image on an emulated machine, under Bochs' strict checks of VMX: real guests, real migrations, wild guests, and
 //! input that cannot be used.
 
+mod dirty;
 mod input;
 mod migrations;
 #[path = "../support/mod.rs"]
@@ -10,6 +11,6 @@ mod wild;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let trials = [wild::trials(), input::trials(), migrations::trials()];
+    let trials = [wild::trials(), input::trials(), dirty::trials(), migrations::trials()];
     support::run(trials.into_iter().flatten().collect()).exit_code()
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use lab::agent::wire::{Host, Kind, Line, Party};
 use lab::artifacts::guests::{self, Guest};
 use lab::env::{Environment, Machines};
+use lab::machine::bochs::HASWELL;
 use lab::testbed::{Received, Testbed};
 use serde_json::Value;
 
@@ -69,17 +70,32 @@ impl Machine {
         let archive = folder.join("guests.cpio");
         let guest = Guest { name: "tiny", kernel, initrd: None, memory, command_line };
         guests::archive(&archive, &[guest])?;
-        Self::start(env, folder, "")
+        Self::start(env, folder, "", HASWELL)
+    }
+
+    /// Starts hosts on an emulated machine with this CPU and one tiny guest, `tiny`; `options` are the image's.
+    pub fn with_tiny_on(
+        environment: Environment,
+        cpu: &str,
+        test: &str,
+        command_line: &str,
+        options: &str,
+    ) -> Result<Self> {
+        let folder = empty_folder(environment, test)?;
+        let kernel = artifacts()?.tiny_kernel()?;
+        let guest = Guest { name: "tiny", kernel: &kernel, initrd: None, memory: TINY_MEMORY, command_line };
+        guests::archive(&folder.join("guests.cpio"), &[guest])?;
+        Self::start(environment, folder, options, cpu)
     }
 
     /// Starts hosts with these bytes as their archive of guests, and these options of the image.
     pub fn with_archive(env: Environment, test: &str, archive: &[u8], options: &str) -> Result<Self> {
         let folder = empty_folder(env, test)?;
         fs::write(folder.join("guests.cpio"), archive)?;
-        Self::start(env, folder, options)
+        Self::start(env, folder, options, HASWELL)
     }
 
-    fn start(environment: Environment, folder: PathBuf, options: &str) -> Result<Self> {
+    fn start(environment: Environment, folder: PathBuf, options: &str, cpu: &str) -> Result<Self> {
         environment.require()?;
         let machines = Machines {
             artifacts: artifacts()?,
@@ -87,6 +103,7 @@ impl Machine {
             guest_memory: TINY_MEMORY,
             options,
             mtu: 9000,
+            cpu,
             folder: &folder,
         };
         Ok(Self { testbed: environment.start(&machines)?, folder })
