@@ -29,6 +29,7 @@ mod tests;
 
 pub use balloon::Served;
 pub use chipset::Chipset;
+pub use pci::{BALLOON_IRQ, BALLOON_SLOT};
 pub use ports::UnknownPorts;
 pub use record::RestoreError;
 pub use uart::{INPUT_CAPACITY, OUTPUT_CAPACITY};

@@ -12,7 +12,9 @@ const ENABLE: u32 = 1 << 31;
 /// What is not the register: enable, bus, device, function.
 const FUNCTION: u32 = 0xFFFF_FF00;
 const BRIDGE: u32 = ENABLE;
-const BALLOON: u32 = ENABLE | 1 << 11;
+const BALLOON: u32 = ENABLE | BALLOON_SLOT << 11;
+/// Which device of the bus the balloon is.
+pub const BALLOON_SLOT: u32 = 1;
 
 /// Red Hat's generic host bridge, which is known for having nothing of its own.
 const BRIDGE_ID: u32 = 0x0008_1B36;
@@ -37,7 +39,7 @@ const FIRST_BASE: u32 = 0xC000;
 const PIN_A: u32 = 1 << 8;
 
 /// The 8259A line that the balloon's interrupt pin is wired to.
-pub(super) const BALLOON_IRQ: u8 = 11;
+pub const BALLOON_IRQ: u8 = 11;
 
 /// The bus.
 #[derive(Clone, Debug, Serialize, Deserialize)]
