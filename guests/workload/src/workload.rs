@@ -8,6 +8,7 @@ use crate::pace::Pace;
 use crate::pattern::{Mismatch, Range};
 use crate::process;
 use crate::storm::Storm;
+use std::hint;
 
 /// The time from one slice of work to the next.
 const SLICE: Nanos = 10 * MILLISECOND;
@@ -27,6 +28,7 @@ const ERRORS_PRINTED: u64 = 20;
 /// Runs for ever, or until `reboot` restarts the guest.
 pub fn run(options: &Options) -> ! {
     let mut memory = Memory { range: Range::new(options.range_pages), counts: Counts::default() };
+    use_once(options.used);
     console::line(&format!("start {}", options.work.name()));
     let start = clock::now();
     let mut activity = Activity::new(&options.work, start);
@@ -48,6 +50,12 @@ pub fn run(options: &Options) -> ! {
             clock::sleep_until(next);
         }
     }
+}
+
+/// Leaves free memory as it is in a guest that has been at work for a while: not zero.
+fn use_once(bytes: usize) {
+    const LEFT_OVER: u8 = 0xa5;
+    drop(hint::black_box(vec![LEFT_OVER; bytes]));
 }
 
 /// The checked range, and what was counted.
