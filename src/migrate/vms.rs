@@ -67,7 +67,7 @@ impl SourceVm for Leaving<'_> {
 
     fn free_pages(&mut self, into: &mut Bitmap) {
         if let Some(tenant) = self.tenant() {
-            tenant.vm.free_pages(into);
+            into.or(tenant.vm.free_pages().set());
         }
     }
 
@@ -92,7 +92,7 @@ impl SourceVm for Leaving<'_> {
             vcpu: state::save(&tenant.vm.vcpu)?,
             devices: tenant.vm.chipset.save(),
             console: tenant.unended_line().to_vec(),
-            free: tenant.vm.free_runs(),
+            free: tenant.vm.free_pages().runs(),
         };
         postcard::to_allocvec(&package).map_err(|error| format!("cannot encode the state: {error}"))
     }

@@ -295,17 +295,12 @@ impl Vm {
         served.missing
     }
 
-    /// Adds the pages whose content the guest does not need now.
-    pub fn free_pages(&mut self, into: &mut Bitmap) {
+    /// The pages whose content the guest does not need now.
+    pub fn free_pages(&mut self) -> &FreePages {
         if self.ran || self.memory.written().is_some() {
             self.uncounted += self.harvest_now();
         }
-        into.or(self.free.set());
-    }
-
-    /// The same for another host, as runs.
-    pub fn free_runs(&self) -> Vec<(u64, u64)> {
-        self.free.runs()
+        &self.free
     }
 
     /// Takes over what another host knew of free pages. Their arrival here counts as no use of them.
