@@ -17,7 +17,7 @@ const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 /// has the measurements.
 pub fn command_line() -> String {
     const OWN: &str = "console=ttyS0 quiet nokaslr pci=off mitigations=off io_delay=none no_timer_check \
-        random.trust_cpu=on cryptomgr.notests audit=0 rdinit=/init panic=-1";
+        random.trust_cpu=on cryptomgr.notests audit=0 init_on_alloc=0 clearcpuid=erms rdinit=/init panic=-1";
     format!("{OWN} {}", slow_initcalls())
 }
 
