@@ -199,7 +199,7 @@ mod tests {
                 "migration": {"status": "completed", "path": "pre-copy", "downtime": 12.0, "postcopy-requests": 3},
                 "verify": {
                     "pages-compared": 10, "pages-different": 0, "heartbeat-last-source": 1,
-                    "heartbeat-first-destination": 2, "heartbeats-lost": 0, "heartbeat-gap": 500.0, "guest-errors": 0
+                    "heartbeat-first-destination": 2, "heartbeats-lost": 0, "heartbeat-gap": 600.0, "guest-errors": 0
                 },
                 "overhead": {"exits": {"hlt": 3}}
             })
