@@ -3,6 +3,7 @@
 
 mod input;
 mod migrations;
+mod processes;
 #[path = "../support/mod.rs"]
 mod support;
 mod wild;
@@ -10,6 +11,6 @@ mod wild;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let trials = [wild::trials(), input::trials(), migrations::trials()];
+    let trials = [wild::trials(), input::trials(), migrations::trials(), processes::trials()];
     support::run(trials.into_iter().flatten().collect()).exit_code()
 }

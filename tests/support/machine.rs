@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -20,6 +21,8 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// The memory of a tiny guest, in bytes.
 pub const TINY_MEMORY: u64 = 16 << 20;
+/// The memory of a Linux guest, in bytes.
+const LINUX_MEMORY: u64 = 128 << 20;
 
 /// An event, and the host that it is from.
 #[derive(Clone, Debug)]
@@ -63,13 +66,27 @@ impl Machine {
         Self::with_kernel(environment, test, &kernel, TINY_MEMORY, command_line)
     }
 
+    /// Starts hosts with one Linux guest, `linux`; `words` follow those of its command line that every guest has.
+    pub fn with_linux(env: Environment, test: &str, words: &str) -> Result<Self> {
+        let artifacts = artifacts()?;
+        let (kernel, initrd) = (&artifacts.debian()?.kernel, artifacts.linux_initrd()?);
+        let command_line = format!("{} {words}", guests::command_line());
+        let guest =
+            Guest { name: "linux", kernel, initrd: Some(&initrd), memory: LINUX_MEMORY, command_line: &command_line };
+        Self::with_guest(env, test, &guest, "")
+    }
+
     /// Starts hosts with one guest, `tiny`, of this kernel.
     pub fn with_kernel(env: Environment, test: &str, kernel: &Path, memory: u64, command_line: &str) -> Result<Self> {
+        Self::with_guest(env, test, &Guest { name: "tiny", kernel, initrd: None, memory, command_line }, "")
+    }
+
+    /// Starts hosts with this guest and these options of the image.
+    pub fn with_guest(env: Environment, test: &str, guest: &Guest, options: &str) -> Result<Self> {
         let folder = empty_folder(env, test)?;
         let archive = folder.join("guests.cpio");
-        let guest = Guest { name: "tiny", kernel, initrd: None, memory, command_line };
-        guests::archive(&archive, &[guest])?;
-        Self::start(env, folder, "")
+        guests::archive(&archive, slice::from_ref(guest))?;
+        Self::start_with(env, folder, guest.memory, options)
     }
 
     /// Starts hosts with these bytes as their archive of guests, and these options of the image.
@@ -80,11 +97,15 @@ impl Machine {
     }
 
     fn start(environment: Environment, folder: PathBuf, options: &str) -> Result<Self> {
+        Self::start_with(environment, folder, TINY_MEMORY, options)
+    }
+
+    fn start_with(environment: Environment, folder: PathBuf, guest_memory: u64, options: &str) -> Result<Self> {
         environment.require()?;
         let machines = Machines {
             artifacts: artifacts()?,
             guests: &folder.join("guests.cpio"),
-            guest_memory: TINY_MEMORY,
+            guest_memory,
             options,
             mtu: 9000,
             folder: &folder,
