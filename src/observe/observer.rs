@@ -146,7 +146,9 @@ impl Observer {
         self.sample = None;
     }
 
-    fn sample_is_over(&self) -> bool {
+    /// Whether the next harvest ends the sample.
+    #[must_use]
+    pub fn sample_is_over(&self) -> bool {
         let js = self.reading().identifier.js;
         self.sample.as_ref().is_some_and(|running| js >= running.last_jiffy)
     }
