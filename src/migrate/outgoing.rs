@@ -70,7 +70,7 @@ impl Outgoing {
 
     /// The sample is over: decide, and begin to stream.
     pub fn sampled(&mut self, observed: &Observed, guests: &mut Guests, terminal: &mut Terminal) {
-        let sample = SampleReport::new(&observed.sample, &observed.identifiers);
+        let sample = SampleReport::new(observed);
         terminal.tell(What::Sample { vm: self.name.clone(), sample });
         let rule = self.policy.rule(self.request.tp, self.request.td, self.pages_per_jiffy());
         let decision = rule.decide(&observed.sample);

@@ -47,6 +47,8 @@ pub struct Changes {
     pub births: u64,
     /// Processes ended.
     pub deaths: u64,
+    /// Loads of a root that found the table full: births and deaths may have gone unseen.
+    pub uncounted: u64,
 }
 
 /// The address spaces of one VM.
@@ -55,7 +57,6 @@ pub struct ProcessTable {
     /// Roots known to be alive.
     live: BTreeMap<u64, Marks>,
     replacements: VecDeque<Replacement>,
-    overflow: u64,
 }
 
 /// The lowest and the highest entry of a root's user half, each with its index and its address.
@@ -78,17 +79,11 @@ impl ProcessTable {
     /// Begins to watch, with the CR3 of each vCPU as it is now: these processes are old, although the
     /// processor has marked their tables. Also to be called when the guest's OS restarts.
     pub fn begin(&mut self, running: &[u64], roots: &mut impl GuestRoots) {
-        *self = Self { overflow: self.overflow, ..Self::new() };
+        *self = Self::new();
         for &cr3 in running {
             let root = key(cr3, roots);
-            self.insert(root, roots);
+            self.insert(root, roots, &mut Changes::default());
         }
-    }
-
-    /// Loads that found the table full, so that processes went uncounted.
-    #[must_use]
-    pub fn overflow(&self) -> u64 {
-        self.overflow
     }
 
     /// A vCPU replaces `old` by `new` in CR3.
@@ -153,7 +148,7 @@ impl ProcessTable {
 
     /// Takes in the root that is being loaded, from `forerunner` if that is a live process.
     fn enter(&mut self, root: u64, forerunner: Option<u64>, roots: &mut impl GuestRoots, changes: &mut Changes) {
-        if !self.insert(root, roots) || !roots.written_since_begin(root) {
+        if !self.insert(root, roots, changes) || !roots.written_since_begin(root) {
             return;
         }
         match forerunner {
@@ -170,11 +165,11 @@ impl ProcessTable {
     }
 
     /// False if it is no process's, or the table is full.
-    fn insert(&mut self, root: u64, roots: &mut impl GuestRoots) -> bool {
+    fn insert(&mut self, root: u64, roots: &mut impl GuestRoots, changes: &mut Changes) -> bool {
         // The kernel's own root, which no process has, lets nothing through in the user half.
         let Some(marks) = marks_of(root, roots) else { return false };
         if self.live.len() >= CAPACITY {
-            self.overflow = self.overflow.saturating_add(1);
+            changes.uncounted += 1;
             return false;
         }
         self.live.insert(root, marks);
