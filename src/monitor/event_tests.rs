@@ -75,6 +75,8 @@ fn a_restart_names_its_cause() {
     let expected = json!({"event": "restart", "at": 1234.567, "vm": "linux", "cause": "8042 pulse",
                           "id": "000000000125.1.40.9"});
     assert_eq!(json_of(event), expected);
+    let crash = json_of(What::restart("linux", RestartCause::Crash, &sample().end));
+    assert_eq!((&crash["cause"], &crash["crash"]), (&json!("triple fault"), &json!(true)));
 }
 
 #[test]

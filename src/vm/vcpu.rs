@@ -294,7 +294,8 @@ impl Vcpu {
             (fields::GUEST_GDTR_BASE, 0),
             (fields::GUEST_GDTR_LIMIT, 0),
             (fields::GUEST_IDTR_BASE, 0),
-            (fields::GUEST_IDTR_LIMIT, 0),
+            // As a reset leaves it (SDM table 10-1): an empty one is the guest's own doing.
+            (fields::GUEST_IDTR_LIMIT, 0xffff),
             (fields::GUEST_RSP, 0),
             (fields::GUEST_RIP, 0),
             (fields::GUEST_RFLAGS, 2),

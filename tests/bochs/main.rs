@@ -4,13 +4,22 @@
 mod input;
 mod migrations;
 mod processes;
+mod restarts;
 #[path = "../support/mod.rs"]
 mod support;
+mod time;
 mod wild;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let trials = [wild::trials(), input::trials(), migrations::trials(), processes::trials()];
+    let trials = [
+        wild::trials(),
+        input::trials(),
+        migrations::trials(),
+        processes::trials(),
+        restarts::trials(),
+        time::trials(),
+    ];
     support::run(trials.into_iter().flatten().collect()).exit_code()
 }

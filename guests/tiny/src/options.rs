@@ -22,6 +22,8 @@ pub enum Mode {
 pub enum Restart {
     /// A fault without an IDT.
     TripleFault,
+    /// A fault that cannot be delivered, as none could after it.
+    Crash,
     /// The chipset's reset control register.
     Cf9,
     /// The keyboard controller's pulse.
@@ -122,6 +124,7 @@ fn mode(value: &str) -> Option<Mode> {
         "wild" => Mode::Wild,
         "flip" => Mode::Flip,
         "triple" => Mode::Restart(Restart::TripleFault),
+        "crash" => Mode::Restart(Restart::Crash),
         "cf9" => Mode::Restart(Restart::Cf9),
         "8042" => Mode::Restart(Restart::Keyboard),
         _ => return None,
