@@ -18,9 +18,13 @@ const TINY: [(&str, Cause); 4] = [
     ("cf9", ("port 0xCF9", false)),
     ("8042", ("8042 pulse", false)),
 ];
-/// `reboot=` of Linux, which finds neither ACPI nor EFI here. `k` is what it does by itself: the migration of a guest
-/// that restarts has it.
-const LINUX: [(&str, Cause); 2] = [("t", ("triple fault", false)), ("p", ("port 0xCF9", false))];
+/// `reboot=` of Linux. It finds no ACPI here, and goes on from `a` to `k`.
+const LINUX: [(&str, Cause); 4] = [
+    ("t", ("triple fault", false)),
+    ("k", ("8042 pulse", false)),
+    ("p", ("port 0xCF9", false)),
+    ("a", ("8042 pulse", false)),
+];
 
 /// The tests.
 pub fn trials() -> Vec<Trial> {

@@ -45,7 +45,7 @@ impl Roots {
         let number = self.next;
         self.next = if number + 1 < self.count { number + 1 } else { 0 };
         self.loads += 1;
-        let entry = (self.loads * PAGE & ADDRESS) | USER;
+        let entry = ((self.loads * PAGE) & ADDRESS) | USER;
         self.root(number)[CHANGED] = entry;
         let cr3 = self.start + number * PAGE;
         // SAFETY: every root maps the first 4 GiB as the loader did, where all of this program is.

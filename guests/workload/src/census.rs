@@ -1,7 +1,7 @@
 //! Runs what it is told on the console, and tells after each how many processes the kernel has seen come and go. So a
 //! test knows the truth, between two moments at which nothing happens.
 
-use crate::clock::{self, MILLISECOND, Nanos};
+use crate::clock::{MILLISECOND, Nanos};
 use crate::console;
 use crate::heartbeat::Counts;
 use crate::kernel::{self, Account, Kernel};
