@@ -9,7 +9,7 @@ use crate::{
         report::{HarvestTime, OverheadReport},
         runs,
     },
-    observe::{GuestRoots, Observed, Observer, ProcessTable},
+    observe::{GuestRoots, Observed, Observer, ProcessTable, own_values},
     vm::{Activity, Harvests, Vm},
 };
 use alloc::{format, string::String, vec::Vec};
@@ -54,7 +54,7 @@ impl Tenant {
         Self {
             vm,
             observer: Observer::new(jiffy, harvest_jiffies),
-            processes: ProcessTable::new(false),
+            processes: ProcessTable::new(),
             console: LineAssembler::new(),
             output: Vec::new(),
             harvest_micros: Vec::new(),
@@ -84,8 +84,12 @@ impl Tenant {
         let pages = self.vm.harvest();
         self.note_harvest(clock::to_micros(clock::now() - start));
         if self.observer.sampling() {
-            let changes = self.processes.sweep(&mut Roots(&mut self.vm));
+            let root = self.vm.vcpu.page_table_root();
+            let changes = self.processes.sweep(&[root], &mut Roots(&mut self.vm));
             self.observer.processes(changes);
+            if self.observer.sample_is_over() {
+                self.observer.processes(self.processes.finish());
+            }
         }
         let observed = self.observer.harvested(Duration::from_micros(clock::micros()), pages);
         if observed.is_some() {
@@ -158,13 +162,22 @@ impl Tenant {
         if on {
             let root = self.vm.vcpu.page_table_root();
             self.processes.begin(&[root], &mut Roots(&mut self.vm));
+            self.let_own_switches_be(root);
         }
+    }
+
+    /// The process of this CR3 may switch between its own roots without an exit.
+    fn let_own_switches_be(&mut self, cr3: u64) {
+        let pcid = self.vm.vcpu.has_pcid();
+        let values = own_values(cr3, pcid, &mut Roots(&mut self.vm));
+        self.vm.vcpu.set_cr3_targets(&values);
     }
 
     /// The guest replaced `old` by `new` in CR3.
     pub fn address_space(&mut self, old: u64, new: u64) {
         let changes = self.processes.cr3_load(old, new, &mut Roots(&mut self.vm));
         self.observer.processes(changes);
+        self.let_own_switches_be(new);
     }
 
     /// The guest restarted its OS; it starts again here.
@@ -177,6 +190,7 @@ impl Tenant {
         if self.observer.sampling() {
             let root = self.vm.vcpu.page_table_root();
             self.processes.begin(&[root], &mut Roots(&mut self.vm));
+            self.let_own_switches_be(root);
         }
         Ok(What::restart(&self.vm.name, cause, &self.observer.reading()))
     }

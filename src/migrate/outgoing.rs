@@ -107,7 +107,7 @@ impl Outgoing {
                 return;
             }
         };
-        let sample = SampleReport::new(&observed.sample, &observed.identifiers);
+        let sample = SampleReport::new(observed);
         terminal.tell(What::Sample { vm: self.name.clone(), sample });
         let rule = self.policy.rule(self.request.tp, self.request.td, self.pages_per_jiffy());
         let decision = rule.decide(&observed.sample);

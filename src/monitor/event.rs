@@ -2,6 +2,7 @@
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::Not;
 use core::time::Duration;
 
 use migration::Report;
@@ -66,6 +67,9 @@ pub enum What {
         vm: String,
         /// By which way.
         cause: &'static str,
+        /// Whether nobody asked for it.
+        #[serde(skip_serializing_if = "Not::not")]
+        crash: bool,
         /// The identifier after it.
         id: String,
     },
@@ -234,7 +238,8 @@ impl What {
     /// The event for a restart, with the reading after it.
     #[must_use]
     pub fn restart(vm: &str, cause: RestartCause, after: &Reading) -> Self {
-        Self::Restart { vm: vm.to_string(), cause: cause.text(), id: after.identifier.to_string() }
+        let crash = cause == RestartCause::Crash;
+        Self::Restart { vm: vm.to_string(), cause: cause.text(), crash, id: after.identifier.to_string() }
     }
 
     /// This event at a time since the image started.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::command::PathRequest;
 use super::super::report::HarvestTime;
 use super::*;
+use crate::observe::Observed;
 
 fn ms(milliseconds: u64) -> Milliseconds {
     Duration::from_millis(milliseconds).into()
@@ -88,17 +89,19 @@ fn a_restart_names_its_cause() {
     let expected = json!({"event": "restart", "at": 1234.567, "vm": "linux", "cause": "8042 pulse",
                           "id": "000000000125.1.40.9"});
     assert_eq!(json_of(event), expected);
+    let crash = json_of(What::restart("linux", RestartCause::Crash, &sample().end));
+    assert_eq!((&crash["cause"], &crash["crash"]), (&json!("triple fault"), &json!(true)));
 }
 
 #[test]
 fn a_sample_has_the_words_of_the_report() {
-    let seen = [(Duration::from_micros(100_500), sample().end.identifier)];
-    let sample = SampleReport::new(&sample(), &seen);
+    let identifiers = alloc::vec![(Duration::from_micros(100_500), sample().end.identifier)];
+    let sample = SampleReport::new(&Observed { sample: sample(), identifiers, uncounted: 2 });
     let expected = json!({
         "ts": 500.0, "jiffy": 4.0, "harvest-period": 100.0,
         "start": "000000000000.1.0.0", "end": "000000000125.1.40.9",
         "identifiers": [{"at": 100.5, "id": "000000000125.1.40.9"}],
-        "restarts": 0, "births": 40, "deaths": 0, "pages-modified": 9,
+        "restarts": 0, "births": 40, "deaths": 0, "processes-uncounted": 2, "pages-modified": 9,
     });
     let event = json_of(What::Sample { vm: vm(), sample });
     assert_eq!(event.get("sample"), Some(&expected));
