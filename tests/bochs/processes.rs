@@ -31,7 +31,7 @@ const REPORT: &str = "census ";
 /// More than two periods of harvests, in ms: nothing is left to be told of what was before.
 const SETTLED: f64 = 250.0;
 /// Loads of CR3 that may exit while nothing is done: some threads of the kernel run. With page-table isolation each
-/// system call and each interrupt loads it twice, some thousand times in these two seconds.
+/// system call and each interrupt loads it twice, some 1,500 times in these two seconds.
 const LOADS_AT_REST: u64 = 100;
 
 /// The tests.
