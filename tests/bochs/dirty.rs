@@ -20,7 +20,7 @@ const CASES: [(&str, &str, &str); 4] = [
 /// The tests.
 pub fn trials() -> Vec<Trial> {
     let exact = CASES.map(|(cpu, option, tracker)| {
-        let case = Case { environment: Bochs, cpu, option, tracker, clock: "work", harvest: 20 };
+        let case = Case { environment: Bochs, cpu, option, tracker, clock: "work", harvest: 50 };
         trial(format!("written_pages_are_found_exactly_on_{cpu}_by_{option}"), move || exact(case))
     });
     let mut trials = Vec::from(exact);

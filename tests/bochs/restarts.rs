@@ -18,12 +18,12 @@ const TINY: [(&str, Cause); 4] = [
     ("cf9", ("port 0xCF9", false)),
     ("8042", ("8042 pulse", false)),
 ];
-/// `reboot=` of Linux. It finds no ACPI here, and goes on from `a` to `k`.
+/// `reboot=` of Linux.
 const LINUX: [(&str, Cause); 4] = [
     ("t", ("triple fault", false)),
     ("k", ("8042 pulse", false)),
     ("p", ("port 0xCF9", false)),
-    ("a", ("8042 pulse", false)),
+    ("a", ("ACPI reset", false)),
 ];
 
 /// The tests.

@@ -36,7 +36,7 @@ fn linux_is_moved_by_the_rule(workload: &'static str, path: &'static str, condit
 
 /// On KVM, which carries rights and flags over into tables of its own.
 fn written_pages_are_found_exactly(option: &'static str, tracker: &'static str) -> Trial {
-    let case = Case { environment: Nested, cpu: HASWELL, option, tracker, clock: "pit", harvest: 100 };
+    let case = Case { environment: Nested, cpu: HASWELL, option, tracker, clock: "pit", harvest: 250 };
     trial(format!("written_pages_are_found_exactly_by_{option}"), move || exact(case))
 }
 

@@ -34,7 +34,7 @@ pub struct Case {
     pub tracker: &'static str,
     /// What ends the guest's interval.
     pub clock: &'static str,
-    /// A harvest's period in a sample, in ms; the guest writes more pages in the 20 times longer one beside samples than the
+    /// A harvest's period in a sample, in ms; the guest writes more pages in the 8 times longer one beside samples than the
     /// CPU's log holds.
     pub harvest: u32,
 }

@@ -155,3 +155,15 @@ fn a_source_that_is_held_to_a_rate_tells_when_it_goes_on() {
     }
     assert!(world.link.room(End::A) > 0);
 }
+
+#[test]
+fn nothing_left_ends_the_rounds_before_the_link_is_known() {
+    let silent = Program { seed: Program::IN_ORDER, range: 1, clears: 0 };
+    let config = Config { auto_converge: true, ..Config::default() };
+    let mut world = World::new(offer(Path::PreCopy, 20), config, silent, Link::new(0, 50_000));
+    world.pace = 0;
+    world.finish();
+    world.assert_moved();
+    let rounds = world.source.report(world.now).rounds;
+    assert!(rounds.len() <= 2, "{rounds:?}");
+}
