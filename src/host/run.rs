@@ -146,7 +146,7 @@ impl Host {
             }
             let wanted = [slice_end.or_else(|| self.migrations.deadline()), self.terminal.deadline(), tick];
             let deadline = wanted.into_iter().flatten().fold(self.terminal.next_poll(), u64::min);
-            let stop = tenant.vm.run_until(deadline);
+            let stop = tenant.run_until(deadline);
             let terminal = &mut self.terminal;
             tenant.console_lines(|line| terminal.tell(line));
             let goes_on = stop == Stop::Yield && slice_end.is_some_and(|end| clock::now() < end);
@@ -165,8 +165,13 @@ impl Host {
         if self.migrations.has_work() || !self.migrations.arm() {
             return;
         }
-        let wanted =
-            [self.next_tick(), self.guests.device_deadline(), self.migrations.deadline(), self.terminal.deadline()];
+        let wanted = [
+            self.next_tick(),
+            self.guests.device_deadline(),
+            self.guests.next_release(),
+            self.migrations.deadline(),
+            self.terminal.deadline(),
+        ];
         let poll = self.terminal.next_poll();
         self.idle.wait(wanted.into_iter().flatten().fold(poll, u64::min));
     }

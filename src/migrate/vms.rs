@@ -63,6 +63,12 @@ impl SourceVm for Leaving<'_> {
         }
     }
 
+    fn throttle(&mut self, percent: u8) {
+        if let Some(tenant) = self.tenant() {
+            tenant.throttle(percent);
+        }
+    }
+
     fn pause(&mut self) {
         self.guests.unload();
         if let Some(tenant) = self.tenant() {
