@@ -2,6 +2,7 @@
 //! input that cannot be used.
 
 mod dirty;
+mod engines;
 mod input;
 mod migrations;
 mod processes;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         input::trials(),
         dirty::trials(),
         migrations::trials(),
+        engines::trials(),
         processes::trials(),
         restarts::trials(),
         time::trials(),
