@@ -64,7 +64,7 @@ impl Host {
             None => return Err("no guests' archive: give one as boot module (qemu -initrd, GRUB's module2)".into()),
         };
         let mut guests = Guests::new(archive, options, tracker, IDLE_VPID + 1);
-        if options.listen.is_none() {
+        if options.start {
             guests.start_all()?;
         }
         let mut host = Self {
@@ -209,7 +209,7 @@ impl Host {
                 Ok(())
             }
             Command::Migrate(request) => self.migrations.start(request, self.policy, &mut self.guests),
-            Command::Cancel { vm } => self.migrations.cancel(&vm, &mut self.guests),
+            Command::Cancel { vm } => self.migrations.cancel(&vm, &mut self.guests, &mut self.terminal),
             Command::Recover { vm, to } => self.migrations.recover(&vm, to),
             Command::Input { vm, text } => self.input(&vm, &text),
             Command::Dirty { vm, end } => self.dirty(&vm, end),

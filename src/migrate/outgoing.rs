@@ -236,11 +236,11 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Gives it up.
+    /// Gives it up on request.
     ///
     /// # Errors
     /// After the hand-over.
-    pub fn cancel(&mut self, guests: &mut Guests) -> Result<(), String> {
+    pub fn cancel(&mut self, guests: &mut Guests, terminal: &mut Terminal) -> Result<(), String> {
         match &mut self.stage {
             Stage::Streaming(engine, _) => {
                 let mut vm = Leaving { guests, id: self.id };
@@ -253,9 +253,10 @@ impl Outgoing {
                     tenant.cancel_sample();
                 }
             }
-            Stage::Measured | Stage::Over => {}
+            Stage::Measured => {}
+            Stage::Over => return Ok(()),
         }
-        self.stage = Stage::Over;
+        self.give_up("cancelled before its path was chosen", terminal);
         Ok(())
     }
 }

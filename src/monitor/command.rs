@@ -419,7 +419,7 @@ impl Given {
             "downtime-limit" => word.into(&mut self.downtime_limit, "downtime-limit", "1ms to 600s", |text| {
                 values::duration(text, Duration::from_millis(1)..=Duration::from_secs(600))
             }),
-            "auto-converge" => word.into(&mut self.auto_converge, "auto-converge", "yes or no", yes_or_no),
+            "auto-converge" => word.into(&mut self.auto_converge, "auto-converge", "yes or no", values::yes_or_no),
             "rate-limit" => word.into(&mut self.rate_limit, "rate-limit", "bytes a second, not 0", positive),
             "max-rounds" => word.into(&mut self.max_rounds, "max-rounds", "1 to 1000", rounds),
             "max-bytes" => word.into(&mut self.max_bytes, "max-bytes", "bytes, not 0", positive),
@@ -427,8 +427,8 @@ impl Given {
             "demand-period" => word.into(&mut self.demand_period, "demand-period", "0ms to 600s", |text| {
                 values::duration(text, Duration::ZERO..=Duration::from_secs(600))
             }),
-            "verify" => word.into(&mut self.verify, "verify", "yes or no", yes_or_no),
-            "end" => word.into(&mut self.end, "end", "yes or no", yes_or_no),
+            "verify" => word.into(&mut self.verify, "verify", "yes or no", values::yes_or_no),
+            "end" => word.into(&mut self.end, "end", "yes or no", values::yes_or_no),
             _ => Err(word.unknown()),
         }
     }
@@ -452,14 +452,6 @@ fn positive(text: &str) -> Option<u64> {
 /// A stream that has not ended after 1000 rounds will not.
 fn rounds(text: &str) -> Option<u32> {
     u32::try_from(values::number(text)?).ok().filter(|rounds| (1..=1000).contains(rounds))
-}
-
-fn yes_or_no(text: &str) -> Option<bool> {
-    match text {
-        "yes" => Some(true),
-        "no" => Some(false),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
