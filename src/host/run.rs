@@ -91,6 +91,8 @@ impl Host {
         loop {
             self.tick();
             self.terminal.send();
+            // A guest that waits for the port may have nothing else to run for.
+            self.guests.iter_mut().for_each(|(_, tenant)| tenant.console_lines(&mut self.terminal));
             if let Some(command) = self.terminal.poll() {
                 self.execute(command);
             }
@@ -147,8 +149,7 @@ impl Host {
             let wanted = [slice_end.or_else(|| self.migrations.deadline()), self.terminal.deadline(), tick];
             let deadline = wanted.into_iter().flatten().fold(self.terminal.next_poll(), u64::min);
             let stop = tenant.vm.run_until(deadline);
-            let terminal = &mut self.terminal;
-            tenant.console_lines(|line| terminal.tell(line));
+            tenant.console_lines(&mut self.terminal);
             let goes_on = stop == Stop::Yield && slice_end.is_some_and(|end| clock::now() < end);
             // What the stop brings about is told with the jiffy in which it happened.
             self.tick();

@@ -2,6 +2,7 @@
 
 use crate::{
     devices::RestartCause,
+    host::Terminal,
     machine::{PAGE_SIZE, clock},
     monitor::{
         event::What,
@@ -29,7 +30,8 @@ pub struct Tenant {
     observer: Observer,
     processes: ProcessTable,
     console: LineAssembler,
-    output: Vec<u8>,
+    /// Bytes of output that were dropped, as far as that was told.
+    dropped_told: u64,
     harvest_micros: Vec<u32>,
     harvests: usize,
 }
@@ -56,7 +58,7 @@ impl Tenant {
             observer: Observer::new(jiffy, harvest_jiffies),
             processes: ProcessTable::new(),
             console: LineAssembler::new(),
-            output: Vec::new(),
+            dropped_told: 0,
             harvest_micros: Vec::new(),
             harvests: 0,
         }
@@ -205,19 +207,25 @@ impl Tenant {
         format!("{}", self.observer.reading().identifier)
     }
 
-    /// Hands each line that the guest has printed to `tell`.
-    pub fn console_lines(&mut self, mut tell: impl FnMut(What)) {
-        if !self.vm.chipset.has_output() {
-            return;
-        }
-        self.vm.chipset.take_output(&mut self.output);
-        for byte in self.output.drain(..) {
+    /// Tells the lines that the guest has printed, as many as find room: a guest that prints without end waits for the port
+    /// by itself, and the host does not. What the UART drops meanwhile is told as a number.
+    pub fn console_lines(&mut self, terminal: &mut Terminal) {
+        while terminal.has_room()
+            && let Some(byte) = self.vm.chipset.take_output()
+        {
             let text = match self.console.push(byte) {
                 None => continue,
                 Some(Ok(text)) => text,
                 Some(Err(error)) => format!("({error})"),
             };
-            tell(What::Console { vm: self.vm.name.clone(), text });
+            terminal.tell(What::Console { vm: self.vm.name.clone(), text });
+        }
+        let dropped = self.vm.chipset.dropped_output();
+        if dropped > self.dropped_told && terminal.has_room() {
+            let text =
+                format!("({} bytes were dropped: the port is slower than the guest)", dropped - self.dropped_told);
+            self.dropped_told = dropped;
+            terminal.tell(What::Console { vm: self.vm.name.clone(), text });
         }
     }
 
@@ -228,6 +236,7 @@ impl Tenant {
 
     /// Begins the console with what another host had of a line.
     pub fn begin_line(&mut self, bytes: &[u8]) {
+        self.dropped_told = self.vm.chipset.dropped_output();
         for byte in bytes.iter().filter(|byte| !matches!(byte, b'\n' | b'\r')) {
             self.console.push(*byte);
         }

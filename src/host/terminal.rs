@@ -130,6 +130,11 @@ impl Terminal {
         self.queue.clear();
     }
 
+    /// Whether what a guest prints may be queued: it must not fill what the host's own events need.
+    pub fn has_room(&self) -> bool {
+        self.queue.len() < MOST_QUEUED / 2
+    }
+
     /// Queues one event.
     pub fn tell(&mut self, what: What) {
         let line = what.at(Duration::from_micros(clock::micros())).line();
