@@ -8,5 +8,6 @@ pub mod command;
 pub mod event;
 pub mod line;
 pub mod options;
+pub mod pages;
 pub mod report;
 pub mod values;

@@ -212,6 +212,11 @@ impl Vm {
         count
     }
 
+    /// The pages that the last harvest found.
+    pub fn last_harvest(&self) -> &Bitmap {
+        &self.scratch
+    }
+
     /// Opens or closes the log of a migration. Opened, it holds nothing: the first round sends every page.
     pub fn log_for_migration(&mut self, on: bool) {
         self.migration_log = on.then(|| Bitmap::new(self.memory.pages() as u64));

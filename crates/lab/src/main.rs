@@ -10,6 +10,7 @@ use lab::bench::BenchOptions;
 use lab::env::{Environment, Machines};
 use lab::options::{HostOptions, MigrateOptions};
 use lab::session::{self, table, watch};
+use lab::watch::options::{ReplayOptions, WatchOptions};
 
 /// Experiments with Qavisor: starts the machines, moves a guest, checks and reports
 #[derive(Parser)]
@@ -25,6 +26,10 @@ enum Command {
     Migrate(MigrateOptions),
     /// What `make run` shows: the same as `migrate --verify`
     Run(MigrateOptions),
+    /// Watch the identifier of a running guest, and what the rule would say of it now; q ends it
+    Watch(WatchOptions),
+    /// Count a recording of `watch --record` again, and decide by it
+    Replay(ReplayOptions),
     /// Measure, and print each figure beside what it is compared with; what `make bench` runs
     Bench(BenchOptions),
     /// Build what the experiments are made of: image, guests, emulated machine
@@ -52,6 +57,8 @@ fn main() -> ExitCode {
             options.movement.verify = true;
             migrate(&options)
         }
+        Command::Watch(options) => look(&options),
+        Command::Replay(options) => replay(&options),
         Command::Bench(options) => bench(&options),
         Command::Build => build(),
         Command::Hosts(options) => talk(&options),
@@ -75,6 +82,21 @@ fn migrate(options: &MigrateOptions) -> Result<ExitCode> {
         eprintln!("lab: {error}");
         return Ok(ExitCode::FAILURE);
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look(options: &WatchOptions) -> Result<ExitCode> {
+    let mut view = lab::watch::plain::Plain::new(std::io::stdout());
+    let over = lab::watch::watch(options, &mut view)?;
+    if let Some((path, bytes)) = over.recording {
+        println!("recording: {} ({bytes} bytes)", path.display());
+    }
+    println!("lines and logs: {}", over.folder.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn replay(options: &ReplayOptions) -> Result<ExitCode> {
+    lab::watch::replay::replay(&options.file, &options.rule, &mut std::io::stdout().lock())?;
     Ok(ExitCode::SUCCESS)
 }
 
