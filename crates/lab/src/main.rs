@@ -1,5 +1,6 @@
 //! The lab's program.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,6 +12,7 @@ use lab::env::{Environment, Machines};
 use lab::options::{HostOptions, MigrateOptions};
 use lab::session::{self, table, watch};
 use lab::watch::options::{ReplayOptions, WatchOptions};
+use lab::watch::{plain::Plain, terminal::Screen, view::View};
 
 /// Experiments with Qavisor: starts the machines, moves a guest, checks and reports
 #[derive(Parser)]
@@ -86,8 +88,14 @@ fn migrate(options: &MigrateOptions) -> Result<ExitCode> {
 }
 
 fn look(options: &WatchOptions) -> Result<ExitCode> {
-    let mut view = lab::watch::plain::Plain::new(std::io::stdout());
-    let over = lab::watch::watch(options, &mut view)?;
+    let mut view: Box<dyn View> = if options.plain || !std::io::stdout().is_terminal() {
+        Box::new(Plain::new(std::io::stdout()))
+    } else {
+        Box::new(Screen::default())
+    };
+    let over = lab::watch::watch(options, &mut *view)?;
+    // The terminal is given back before anything is printed on it.
+    drop(view);
     if let Some((path, bytes)) = over.recording {
         println!("recording: {} ({bytes} bytes)", path.display());
     }

@@ -11,7 +11,9 @@ pub mod plain;
 pub mod recording;
 pub mod replay;
 pub mod runs;
+pub mod screen;
 pub mod step;
+pub mod terminal;
 pub mod view;
 pub mod window;
 
@@ -50,6 +52,8 @@ pub struct Outcome {
 }
 
 /// Watches a guest until the person ends it, or its time is over.
+///
+/// An error is one of the lab's own, or says why the guest cannot be watched any more; a recording then lacks its end.
 pub fn watch(options: &WatchOptions, view: &mut dyn View) -> Result<Outcome> {
     let rule = Rule::default().with(&options.rule)?;
     let environment = options.hosts.env;

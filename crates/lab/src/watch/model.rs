@@ -13,7 +13,7 @@ use crate::agent::wire::{Host, Line};
 use crate::session::heartbeat::Heartbeats;
 
 /// What one column of a history stands for, in microseconds.
-pub const COLUMN: u64 = 500_000;
+const COLUMN: u64 = 500_000;
 /// Columns that are kept.
 const MOST_COLUMNS: usize = 240;
 /// Rates are over so many microseconds.
@@ -38,6 +38,16 @@ pub struct Counts {
     pub pages: u64,
 }
 
+/// The number of a condition's line in the rule.
+fn line_of(condition: Condition) -> u8 {
+    match condition {
+        Condition::UnstableOperatingSystem => 0,
+        Condition::ProcessStorm => 1,
+        Condition::UnrulyProcesses => 2,
+        Condition::Calm => 3,
+    }
+}
+
 impl Counts {
     fn add(&mut self, step: &Step) {
         self.time += step.after;
@@ -60,7 +70,7 @@ impl Counts {
 pub struct Column {
     /// What was counted.
     pub counts: Counts,
-    /// What the rule named; of several conditions the one that is not calm, and of these the latest.
+    /// What the rule named; of several conditions the one whose line of the rule comes first.
     pub condition: Option<Condition>,
 }
 
@@ -242,9 +252,7 @@ impl Model {
         let now = self.decision.map(|decision| decision.condition);
         if let Some(column) = self.columns.back_mut() {
             column.counts.add(step);
-            if now.is_some_and(|now| now != Condition::Calm) || column.condition.is_none() {
-                column.condition = now;
-            }
+            column.condition = column.condition.into_iter().chain(now).min_by_key(|condition| line_of(*condition));
         }
     }
 

@@ -83,7 +83,7 @@ pub fn replay(file: &Path, options: &RuleOptions, out: &mut impl Write) -> Resul
     let recording = recording::read(file)?;
     let header = &recording.header;
     let rule = Rule::recorded(&header.rule)?.with(options)?;
-    writeln!(out, "{}: {}, {} MiB", file.display(), header.title, header.memory >> 20)?;
+    writeln!(out, "{}: {}, {} MiB", file.display(), header.title.escape_debug(), header.memory >> 20)?;
     let (jiffy, harvest_period) = (Duration::from_micros(header.jiffy), Duration::from_micros(header.harvest_period));
     writeln!(out, "a jiffy is {jiffy:?}, a harvest comes every {harvest_period:?}; {rule}")?;
     let decider = rule.decider();
