@@ -5,8 +5,10 @@ use crate::{
     host::Terminal,
     machine::{PAGE_SIZE, clock},
     monitor::{
+        command::Watching,
         event::What,
         line::LineAssembler,
+        pages,
         report::{HarvestTime, OverheadReport},
         runs,
     },
@@ -34,6 +36,13 @@ pub struct Tenant {
     dropped_told: u64,
     harvest_micros: Vec<u32>,
     harvests: usize,
+    watched: Option<Watched>,
+}
+
+/// What somebody who watches all the time was and was not told.
+struct Watched {
+    /// There was a harvest since.
+    untold: bool,
 }
 
 /// The page-table roots of a VM, for the process table.
@@ -61,6 +70,7 @@ impl Tenant {
             dropped_told: 0,
             harvest_micros: Vec::new(),
             harvests: 0,
+            watched: None,
         }
     }
 
@@ -85,7 +95,10 @@ impl Tenant {
         let start = clock::now();
         let pages = self.vm.harvest();
         self.note_harvest(clock::to_micros(clock::now() - start));
-        if self.observer.sampling() {
+        if let Some(watched) = &mut self.watched {
+            watched.untold = true;
+        }
+        if self.observer.watching() {
             let root = self.vm.vcpu.page_table_root();
             let changes = self.processes.sweep(&[root], &mut Roots(&mut self.vm));
             self.observer.processes(changes);
@@ -94,8 +107,8 @@ impl Tenant {
             }
         }
         let observed = self.observer.harvested(Duration::from_micros(clock::micros()), pages);
-        if observed.is_some() {
-            self.watch(false);
+        if observed.is_some() && !self.observer.watching() {
+            self.follow_processes(false);
         }
         observed
     }
@@ -143,7 +156,9 @@ impl Tenant {
         // What harvests of large leaves took says nothing of those that come.
         self.harvest_micros.clear();
         self.harvests = 0;
-        self.watch(true);
+        if !self.observer.watching() {
+            self.follow_processes(true);
+        }
         self.observer.start_sample(ts);
     }
 
@@ -155,10 +170,61 @@ impl Tenant {
     /// Gives the sample in progress up.
     pub fn cancel_sample(&mut self) {
         self.observer.cancel_sample();
-        self.watch(false);
+        if !self.observer.watching() {
+            self.follow_processes(false);
+        }
     }
 
-    fn watch(&mut self, on: bool) {
+    /// Watches at the pace of a sample from now on, and tells each harvest; or no longer.
+    pub fn watch(&mut self, how: Option<Watching>) -> What {
+        let before = self.observer.watching();
+        // What was written before is not of the first harvest that is told.
+        self.harvest();
+        self.observer.watch(how.is_some());
+        if self.observer.watching() != before {
+            self.follow_processes(!before);
+        }
+        self.vm.log_for_watch(how.is_some_and(|how| how.pages));
+        self.watched = how.map(|_| Watched { untold: false });
+        let (jiffy, harvest_period) = self.observer.periods();
+        What::Watching {
+            vm: self.vm.name.clone(),
+            on: how.is_some(),
+            memory: self.vm.memory.size(),
+            jiffy: jiffy.into(),
+            harvest_period: harvest_period.into(),
+        }
+    }
+
+    /// Whether each harvest is told.
+    pub fn is_watched(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    /// The events of the latest harvest, if it was not told yet; its pages only if they fit into `room` bytes. Without any
+    /// room it stays untold, and the next one tells of both.
+    pub fn untold_harvest(&mut self, room: usize) -> Vec<What> {
+        let Some(watched) = self.watched.as_mut().filter(|watched| watched.untold && room > 0) else {
+            return Vec::new();
+        };
+        watched.untold = false;
+        let lines = self.vm.watch_log().and_then(|log| {
+            let lines = pages::lines(log.iter(), room).map(|lines| (lines, log.count()));
+            log.clear_all();
+            lines
+        });
+        let (lines, told) = lines.map_or_else(Default::default, |(lines, count)| (lines, Some(count)));
+        let lines = lines.into_iter();
+        let mut events: Vec<What> = lines.map(|runs| What::Pages { vm: self.vm.name.clone(), runs }).collect();
+        events.push(What::Identifier {
+            vm: self.vm.name.clone(),
+            version: (&self.observer.reading()).into(),
+            dirty: told,
+        });
+        events
+    }
+
+    fn follow_processes(&mut self, on: bool) {
         self.vm.log_for_sample(on);
         self.vm.vcpu.watch_cr3(on);
         if on {
@@ -189,7 +255,7 @@ impl Tenant {
     pub fn restart(&mut self, cause: RestartCause) -> Result<What, String> {
         self.vm.restart()?;
         self.observer.restart();
-        if self.observer.sampling() {
+        if self.observer.watching() {
             let root = self.vm.vcpu.page_table_root();
             self.processes.begin(&[root], &mut Roots(&mut self.vm));
             self.let_own_switches_be(root);

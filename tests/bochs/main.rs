@@ -9,6 +9,7 @@ mod restarts;
 #[path = "../support/mod.rs"]
 mod support;
 mod time;
+mod watch;
 mod wild;
 
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         processes::trials(),
         restarts::trials(),
         time::trials(),
+        watch::trials(),
     ];
     support::run(trials.into_iter().flatten().collect()).exit_code()
 }
