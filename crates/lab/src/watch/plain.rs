@@ -43,7 +43,9 @@ impl<W: Write> View for Plain<W> {
 /// The moment in a line.
 pub fn line(model: &Model) -> String {
     let id = model.reading.map(|reading| reading.identifier.to_string()).unwrap_or_default();
-    let mut text = format!("{:7.1} s  {id}", model.now as f64 / 1e6);
+    // Cut and not rounded: a line stands in the second that it is told for.
+    let tenths = model.now / 100_000;
+    let mut text = format!("{:5}.{} s  {id}", tenths / 10, tenths % 10);
     text += "  ";
     text += &match (&model.phase, &model.decision) {
         (Phase::Watching(_), Some(decision)) => format!("{} -> {}", decision.condition, decision.path),

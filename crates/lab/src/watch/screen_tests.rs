@@ -153,6 +153,17 @@ fn rates_exits_console_and_heartbeat_are_shown() {
 }
 
 #[test]
+fn a_plain_line_names_the_condition_and_the_rates() {
+    let line = super::super::plain::line(&workload("storm").model);
+    let wanted = "10.0 s  000000001250.1.1200.230  storm of birth and death of processes -> post-copy  \
+                  births 120/s  deaths 120/s  pages 2300/s  exits 0/s  hb 50 e0";
+    assert_eq!(line.trim_start(), wanted);
+    let line = super::super::plain::line(&workload("reboot").model);
+    assert!(line.contains("unstable operating system -> post-copy"), "{line}");
+    assert!(line.contains("last restart at 9.7 s by port 0xCF9"), "{line}");
+}
+
+#[test]
 fn a_restart_says_by_which_way_and_when() {
     let screen = workload("reboot").screen(100, 30);
     assert!(line(&screen, "OSIN ").contains("2  port 0xCF9, 0.3 s ago"), "{}", screen.join("\n"));
