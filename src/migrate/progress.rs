@@ -88,7 +88,7 @@ impl Teller {
             path: snapshot.path.name(),
             phase: phase(snapshot.status),
             round: u64::from(snapshot.round),
-            pages_sent: snapshot.report.pages.normal + snapshot.report.pages.duplicate,
+            pages_sent: snapshot.report.pages.sent(),
             pages_left: snapshot.pages_left,
             bytes,
             throughput,

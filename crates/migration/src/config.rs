@@ -1,6 +1,6 @@
 //! What a user can set.
 
-use crate::Micros;
+use crate::{Encodings, Micros};
 
 /// How a source behaves. What both sides must know is in the [`crate::Offer`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Config {
     /// Post-copy keeps about this many bytes waiting in the channel: more fills a fast link better, less lets the
     /// page that the guest waits for arrive sooner.
     pub push_window: u32,
+    /// How pages may be encoded.
+    pub encodings: Encodings,
 }
 
 impl Default for Config {
@@ -36,6 +38,7 @@ impl Default for Config {
             peek_interval: 100_000,
             measure_interval: 100_000,
             push_window: 64 * 1024,
+            encodings: Encodings::default(),
         }
     }
 }

@@ -31,7 +31,10 @@ pub struct Meter {
     /// Pages looked at since: with contents, of zeroes.
     data: u64,
     zero: u64,
+    /// Nanoseconds since that went into encoding pages.
+    encoding: u64,
     bandwidth: Option<u64>,
+    capacity: Option<u64>,
 }
 
 impl Meter {
@@ -48,7 +51,9 @@ impl Meter {
             since: (0, 0),
             data: 0,
             zero: 0,
+            encoding: 0,
             bandwidth: None,
+            capacity: None,
         }
     }
 
@@ -72,6 +77,11 @@ impl Meter {
     pub fn scanned(&mut self, data: u64, zero: u64) {
         self.data += data;
         self.zero += zero;
+    }
+
+    /// Pages were encoded.
+    pub fn encoded(&mut self, nanos: u64) {
+        self.encoding = self.encoding.saturating_add(nanos);
     }
 
     /// The destination says that it has handled so many bytes in all.
@@ -116,14 +126,25 @@ impl Meter {
         {
             // Half of the past smooths what one interval happens to see.
             self.bandwidth = Some(self.bandwidth.map_or(rate, |old| old.midpoint(rate)));
+            self.learn_capacity(rate, time);
         }
         self.restart(now);
+    }
+
+    /// The link carries at least the measured rate. It may carry more, if it waited for pages to be encoded: at most as
+    /// much as if all that time had been lost to it. A capacity between the two is borne out; without encodings they are
+    /// one.
+    fn learn_capacity(&mut self, rate: u64, time: Micros) {
+        let waited = u128::from(self.encoding / 1000).min(time.into());
+        let most = u128::from(rate) * u128::from(time) / (u128::from(time) - waited).max(1);
+        let most = u64::try_from(most).unwrap_or(u64::MAX);
+        self.capacity = Some(self.capacity.map_or(rate, |old| old.midpoint(old.clamp(rate, most))));
     }
 
     /// Begins a new measurement: the link was idle for a reason of its own.
     pub fn restart(&mut self, now: Micros) {
         self.since = (now, self.acknowledged);
-        (self.data, self.zero) = (0, 0);
+        (self.data, self.zero, self.encoding) = (0, 0, 0);
     }
 
     /// Bytes a second. Before the first interval is over: of all that was acknowledged.
@@ -132,6 +153,11 @@ impl Meter {
             let began = self.began?;
             rate(self.acknowledged, now.saturating_sub(began)).filter(|rate| *rate > 0)
         })
+    }
+
+    /// Bytes a second that the link could carry if pages took no time to encode, once that was measured.
+    pub fn capacity(&self) -> Option<u64> {
+        self.capacity
     }
 
     /// The shortest time from bytes sent to bytes acknowledged.
@@ -168,4 +194,46 @@ pub fn time_for(bytes: u64, bandwidth: u64) -> Micros {
 /// How many bytes `bandwidth` bytes a second carry in a time.
 fn bytes_in(time: Micros, bandwidth: u64) -> u64 {
     u64::try_from(u128::from(time) * u128::from(bandwidth) / 1_000_000).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Meter;
+
+    /// Sends and acknowledges `bytes` in the time of one interval, of which `encoding` goes into encoding.
+    fn interval(meter: &mut Meter, now: &mut u64, bytes: usize, encoding: u64) {
+        meter.sent(bytes, *now);
+        meter.scanned(1, 0);
+        meter.encoded(encoding * 1000);
+        *now += 1000;
+        meter.acknowledged(meter.total(), *now).unwrap();
+    }
+
+    #[test]
+    fn a_link_that_waits_for_encoded_pages_is_not_taken_for_a_slow_one() {
+        let (mut meter, mut now) = (Meter::new(1000), 0);
+        interval(&mut meter, &mut now, 1_000_000, 0);
+        assert_eq!(meter.capacity(), Some(1_000_000_000));
+        for _ in 0..20 {
+            interval(&mut meter, &mut now, 200_000, 900);
+        }
+        assert_eq!(meter.capacity(), Some(1_000_000_000));
+        assert!(meter.bandwidth(now).unwrap() < 201_000_000);
+    }
+
+    #[test]
+    fn a_link_that_became_slower_or_faster_is_seen() {
+        let (mut meter, mut now) = (Meter::new(1000), 0);
+        interval(&mut meter, &mut now, 1_000_000, 0);
+        // Even without the encoding it would have carried no more than twice this.
+        for _ in 0..40 {
+            interval(&mut meter, &mut now, 100_000, 500);
+        }
+        assert_eq!(meter.capacity(), Some(200_000_000));
+        for _ in 0..40 {
+            interval(&mut meter, &mut now, 400_000, 500);
+        }
+        let capacity = meter.capacity().unwrap();
+        assert!((399_000_000..=400_000_000).contains(&capacity), "{capacity}");
+    }
 }

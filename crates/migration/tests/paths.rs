@@ -103,7 +103,7 @@ fn post_copy_runs_the_guest_before_its_pages_are_there_and_sends_each_once() {
     world.finish();
     world.assert_moved();
     let report = world.source.report(world.now);
-    assert_eq!(report.pages.normal + report.pages.duplicate, 3000);
+    assert_eq!(report.pages.sent(), 3000);
     assert!(report.downtime.unwrap() < 10_000, "{report:?}");
     assert!(report.postcopy_requests > 0);
     let latency = report.fault_latency.unwrap();
@@ -119,7 +119,7 @@ fn demand_sends_only_what_is_touched() {
     assert_eq!((world.source.status(), world.destination.status()), (Status::PostcopyActive, Status::PostcopyActive));
     let report = world.source.report(world.now);
     assert_eq!(report.postcopy_requests, 100);
-    assert_eq!(report.pages.normal + report.pages.duplicate, 100);
+    assert_eq!(report.pages.sent(), 100);
     assert!(world.destination_vm.step > world.source_vm.step);
 }
 
@@ -165,13 +165,21 @@ fn a_report_has_the_words_of_the_contract_and_its_times_in_milliseconds() {
     assert_eq!(json["status"], "completed");
     assert_eq!(json["total-time"].as_f64(), Some(report.total_time as f64 / 1000.0));
     assert_eq!(json["downtime"].as_f64(), Some(report.downtime.unwrap() as f64 / 1000.0));
-    for key in ["setup-time", "expected-downtime", "dirty-sync-count", "postcopy-requests", "bytes", "throughput"] {
+    for key in [
+        "setup-time",
+        "expected-downtime",
+        "dirty-sync-count",
+        "postcopy-requests",
+        "bytes",
+        "bytes-saved",
+        "throughput",
+    ] {
         assert!(json[key].is_number(), "{key}");
     }
     for key in ["pages", "bytes", "time", "dirtied"] {
         assert!(json["rounds"][0][key].is_number(), "{key}");
     }
-    for key in ["normal", "duplicate", "skipped", "twice"] {
+    for key in ["normal", "duplicate", "same", "delta", "compressed", "skipped", "twice"] {
         assert!(json["pages"][key].is_number(), "{key}");
     }
     assert!(json.get("fault-latency").is_none() && json.get("verify").is_none());

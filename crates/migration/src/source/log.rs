@@ -19,6 +19,7 @@ pub struct Log {
     /// When this round began, and the bytes and pages sent by then.
     pub round_start: (Micros, u64, u64),
     pub pages: Pages,
+    pub bytes_saved: u64,
     pub requests: u64,
     pub latency: Option<Latency>,
     pub verdict: Option<Verdict>,
@@ -39,6 +40,7 @@ impl Log {
             rounds: Vec::new(),
             round_start: (now, 0, 0),
             pages: Pages::default(),
+            bytes_saved: 0,
             requests: 0,
             latency: None,
             verdict: None,
@@ -48,7 +50,7 @@ impl Log {
 
     /// Pages sent by now.
     pub fn sent_pages(&self) -> u64 {
-        self.pages.normal + self.pages.duplicate
+        self.pages.sent()
     }
 
     pub fn report(&self, path: Path, status: Status, bytes: u64, now: Micros) -> Report {
@@ -68,6 +70,7 @@ impl Log {
             fault_latency: self.latency,
             pages: self.pages,
             bytes,
+            bytes_saved: self.bytes_saved,
             throughput: rate(bytes, since(self.first_page.unwrap_or(self.started), end)),
             verify: self.verdict,
         }

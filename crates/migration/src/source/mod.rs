@@ -1,11 +1,13 @@
 //! The side that the VM leaves.
 
+mod copies;
 mod log;
 mod pages;
 mod receive;
 mod rounds;
 mod transmit;
 
+use crate::encoding::Encoder;
 use crate::handover::SourceRight;
 use crate::meter::Meter;
 use crate::wire::{Decoder, MAX_NAME, MAX_PAGES, Offer, Path};
@@ -71,6 +73,7 @@ pub struct Source {
     decoder: Decoder,
     meter: Meter,
     sets: PageSets,
+    encoder: Encoder,
     /// Pages that the guest waits for at the destination, in the order of the requests.
     urgent: VecDeque<u64>,
     /// The same, to see a request that came before.
@@ -103,6 +106,7 @@ impl Source {
             decoder: Decoder::default(),
             meter: Meter::new(config.measure_interval),
             sets: PageSets::new(offer.page_count),
+            encoder: Encoder::new(config.encodings.clone(), offer.page_count),
             urgent: VecDeque::new(),
             requested: Bitmap::new(offer.page_count),
             state: Vec::new(),

@@ -27,6 +27,7 @@ impl Source {
         out: &mut Output<'_>,
     ) -> Result<bool, Error> {
         let left = self.sets.turn(vm);
+        self.encoder.next_round();
         self.log.syncs += 1;
         let (bytes, pages) = (self.meter.total() + out.added(), self.log.sent_pages());
         let (began, bytes_before, pages_before) = self.log.round_start;

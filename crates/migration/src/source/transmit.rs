@@ -1,8 +1,8 @@
 //! What goes out.
 
 use super::{Phase, Source};
-use crate::wire::{self, Batch, HEADER, Kind, MAX_STATE, MAX_WHOLE, Message, PAGE_RECORD, Path};
-use crate::{Error, Micros, SourceVm, Status, hash, is_zero};
+use crate::wire::{self, Batch, Body, HEADER, Kind, MAX_STATE, MAX_WHOLE, Message, PAGE_RECORD, Path};
+use crate::{Error, Micros, SourceVm, Status, hash};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -117,6 +117,7 @@ impl Source {
                 Ok(true)
             }
             Phase::Commit => {
+                self.encoder.forget();
                 self.right.commit(out.bytes);
                 self.phase = Phase::Serve;
                 Ok(true)
@@ -157,16 +158,14 @@ impl Source {
 
     /// Sends a page as it is now.
     fn send_page(&mut self, gfn: u64, vm: &impl SourceVm, batch: &mut Batch, out: &mut Output<'_>) {
-        let page = vm.page(gfn);
-        if is_zero(page) {
-            batch.zero(out.bytes, gfn);
-            self.log.pages.duplicate += 1;
-            self.meter.scanned(0, 1);
-        } else {
-            batch.data(out.bytes, gfn, page);
-            self.log.pages.normal += 1;
-            self.meter.scanned(1, 0);
-        }
+        let (sets, guest_runs) = (&mut self.sets, self.right.guest_runs());
+        let body = self.encoder.encode(gfn, vm, self.meter.capacity(), |of| sets.refer(gfn, of, guest_runs));
+        batch.add(out.bytes, gfn, &body);
+        self.log.pages.count(&body);
+        self.log.bytes_saved += body.saved() as u64;
+        let zero = u64::from(matches!(body, Body::Zero { .. }));
+        self.meter.scanned(1 - zero, zero);
+        self.meter.encoded(self.encoder.take_spent());
         if self.sets.sent(gfn) {
             self.log.pages.twice += 1;
         }
@@ -202,6 +201,9 @@ impl Source {
     /// Pauses the guest and saves its state. Saving may modify pages, so dirty flags are collected after it.
     fn pause(&mut self, now: Micros, vm: &mut impl SourceVm, out: &mut Output<'_>) -> Result<(), Error> {
         self.right.pause(vm);
+        if self.offer.path.runs_early() {
+            self.encoder.forget();
+        }
         self.log.paused = Some(now);
         self.state = vm.save_state().map_err(Error::StateNotSaved)?;
         if self.state.len() > MAX_STATE {
