@@ -121,7 +121,9 @@ impl Meter {
         if time < self.interval {
             return;
         }
-        if self.data >= self.zero
+        // Without pages the link was idle: the destination made room, or the guest asked for nothing.
+        if self.data > 0
+            && self.data >= self.zero
             && let Some(rate) = rate(self.acknowledged.saturating_sub(count), time)
         {
             // Half of the past smooths what one interval happens to see.
@@ -235,5 +237,15 @@ mod tests {
         }
         let capacity = meter.capacity().unwrap();
         assert!((399_000_000..=400_000_000).contains(&capacity), "{capacity}");
+    }
+
+    #[test]
+    fn the_time_in_which_the_destination_makes_room_says_nothing_of_the_link() {
+        let (mut meter, mut now) = (Meter::new(1000), 0);
+        meter.sent(100, 0);
+        now += 500_000;
+        meter.acknowledged(100, now).unwrap();
+        interval(&mut meter, &mut now, 1_000_000, 0);
+        assert_eq!((meter.bandwidth(now), meter.capacity()), (Some(1_000_000_000), Some(1_000_000_000)));
     }
 }
