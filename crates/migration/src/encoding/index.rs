@@ -34,7 +34,7 @@ impl Index {
             }
             self.entries.resize(self.limit, Entry { tag: 0, gfn: NONE });
         }
-        let place = (hash & u64::from(u32::MAX)) as u128 * self.entries.len() as u128 >> 32;
+        let place = (u128::from(hash & u64::from(u32::MAX)) * self.entries.len() as u128) >> 32;
         self.entries.get_mut(usize::try_from(place).ok()?)
     }
 
