@@ -11,7 +11,7 @@
 //!   Hello (offer)            ------------>  prepare
 //!                            <------------  Accept | Refuse
 //!   Pages, Round ...         ------------>  (pre-copy, hybrid: while the guest runs)
-//!   Paused, Pages, Stale     ------------>
+//!   Paused, Stale, Pages     ------------>  (what has changed; free pages; the rest, if the guest must wait for it)
 //!   State                    ------------>  load
 //!                            <------------  Ready
 //!   Commit                   ------------>  run          (see `handover`)
@@ -27,6 +27,8 @@
 extern crate alloc;
 
 mod bitmap;
+mod bucket;
+mod budget;
 mod config;
 mod destination;
 pub mod encoding;
@@ -41,7 +43,8 @@ mod vm;
 pub mod wire;
 
 pub use bitmap::Bitmap;
-pub use config::Config;
+pub use budget::{Budget, StreamId};
+pub use config::{Config, RateLimit};
 pub use destination::{Destination, Fault};
 pub use encoding::Encodings;
 pub use error::Error;

@@ -155,7 +155,7 @@ impl Destination {
         }
         for (index, words) in self.present.words().chunks(WORDS).enumerate() {
             let first = Some((index * WORDS) as u64);
-            wire::write_words(&mut self.outbox, Kind::Held, first, words.iter().copied());
+            self.outbox.say_words(Kind::Held, first, words.iter().copied());
         }
         let committed = self.right.is_held();
         self.say(&Message::Resume { committed });
@@ -175,7 +175,7 @@ impl Destination {
         } else {
             self.phase = Phase::Running;
             let waiting = self.faults.iter().map(|(gfn, _)| *gfn);
-            wire::write_words(&mut self.outbox, Kind::Request, None, waiting);
+            self.outbox.say_words(Kind::Request, None, waiting);
         }
         Ok(())
     }
