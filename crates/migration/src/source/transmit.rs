@@ -54,6 +54,12 @@ impl Output<'_> {
 }
 
 impl Source {
+    /// The channel has not taken all that it was given: bytes wait for the link, and fewer would save time. To be told by
+    /// an owner whose `room` in [`Source::transmit`] does not show it.
+    pub fn channel_full(&mut self) {
+        self.meter.full();
+    }
+
     /// Appends at most `room` bytes to `out`, and returns how many. It needs [`MIN_ROOM`]. If nothing was appended there
     /// is nothing to say until the peer answers, or (while the guest runs here) until the guest has run on.
     ///
@@ -70,6 +76,7 @@ impl Source {
         out: &mut Vec<u8>,
     ) -> Result<usize, Error> {
         if room < MIN_ROOM {
+            self.channel_full();
             return Ok(0);
         }
         let start = out.len();
@@ -250,7 +257,11 @@ impl Source {
         let mut batch = Batch::open(out.bytes);
         while out.look() {
             let Some(gfn) = self.next_wanted().or_else(|| {
-                let may_push = self.offer.path != Path::Demand && self.meter.in_flight() + out.added() < window;
+                let has_room = self.meter.in_flight() + out.added() < window;
+                if !has_room {
+                    self.meter.full();
+                }
+                let may_push = self.offer.path != Path::Demand && has_room;
                 if may_push { self.sets.next_to_push() } else { None }
             }) else {
                 break;
