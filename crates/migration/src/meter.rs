@@ -33,6 +33,8 @@ pub struct Meter {
     zero: u64,
     /// Nanoseconds since that went into encoding pages.
     encoding: u64,
+    /// Whether bytes waited for the link since.
+    full: bool,
     bandwidth: Option<u64>,
     capacity: Option<u64>,
 }
@@ -52,6 +54,7 @@ impl Meter {
             data: 0,
             zero: 0,
             encoding: 0,
+            full: false,
             bandwidth: None,
             capacity: None,
         }
@@ -77,6 +80,11 @@ impl Meter {
     pub fn scanned(&mut self, data: u64, zero: u64) {
         self.data += data;
         self.zero += zero;
+    }
+
+    /// The channel takes no more for now.
+    pub fn full(&mut self) {
+        self.full = true;
     }
 
     /// Pages were encoded.
@@ -133,20 +141,25 @@ impl Meter {
         self.restart(now);
     }
 
-    /// The link carries at least the measured rate. It may carry more, if it waited for pages to be encoded: at most as
-    /// much as if all that time had been lost to it. A capacity between the two is borne out; without encodings they are
-    /// one.
+    /// The link carries at least the measured rate. If bytes waited for it, it carries no more than if all the time that
+    /// went into encoding had been lost to it: a capacity between the two is borne out, and without encodings they are
+    /// one. If none did, the host is what is slow: by its own work, or by the encoding. In the latter case the link may
+    /// carry more than is known, a little more each time, until encoding does not pay and it is measured again.
     fn learn_capacity(&mut self, rate: u64, time: Micros) {
         let waited = u128::from(self.encoding / 1000).min(time.into());
         let most = u128::from(rate) * u128::from(time) / (u128::from(time) - waited).max(1);
         let most = u64::try_from(most).unwrap_or(u64::MAX);
-        self.capacity = Some(self.capacity.map_or(rate, |old| old.midpoint(old.clamp(rate, most))));
+        self.capacity = match self.capacity {
+            None => self.full.then_some(rate),
+            Some(old) if self.full => Some(old.midpoint(old.clamp(rate, most))),
+            Some(old) => (waited > 0).then(|| old.max(rate).saturating_add(old / 16)),
+        };
     }
 
     /// Begins a new measurement: the link was idle for a reason of its own.
     pub fn restart(&mut self, now: Micros) {
         self.since = (now, self.acknowledged);
-        (self.data, self.zero, self.encoding) = (0, 0, 0);
+        (self.data, self.zero, self.encoding, self.full) = (0, 0, 0, false);
     }
 
     /// Bytes a second. Before the first interval is over: of all that was acknowledged.
@@ -157,7 +170,8 @@ impl Meter {
         })
     }
 
-    /// Bytes a second that the link could carry if pages took no time to encode, once that was measured.
+    /// Bytes a second that the link could carry if pages took no time to encode. None while that is not measured, or
+    /// while no byte waits for the link: then fewer bytes save no time.
     pub fn capacity(&self) -> Option<u64> {
         self.capacity
     }
@@ -211,13 +225,19 @@ mod tests {
         meter.acknowledged(meter.total(), *now).unwrap();
     }
 
+    /// The same over a link for which bytes wait.
+    fn full_interval(meter: &mut Meter, now: &mut u64, bytes: usize, encoding: u64) {
+        meter.full();
+        interval(meter, now, bytes, encoding);
+    }
+
     #[test]
     fn a_link_that_waits_for_encoded_pages_is_not_taken_for_a_slow_one() {
         let (mut meter, mut now) = (Meter::new(1000), 0);
-        interval(&mut meter, &mut now, 1_000_000, 0);
+        full_interval(&mut meter, &mut now, 1_000_000, 0);
         assert_eq!(meter.capacity(), Some(1_000_000_000));
         for _ in 0..20 {
-            interval(&mut meter, &mut now, 200_000, 900);
+            full_interval(&mut meter, &mut now, 200_000, 900);
         }
         assert_eq!(meter.capacity(), Some(1_000_000_000));
         assert!(meter.bandwidth(now).unwrap() < 201_000_000);
@@ -226,17 +246,40 @@ mod tests {
     #[test]
     fn a_link_that_became_slower_or_faster_is_seen() {
         let (mut meter, mut now) = (Meter::new(1000), 0);
-        interval(&mut meter, &mut now, 1_000_000, 0);
+        full_interval(&mut meter, &mut now, 1_000_000, 0);
         // Even without the encoding it would have carried no more than twice this.
         for _ in 0..40 {
-            interval(&mut meter, &mut now, 100_000, 500);
+            full_interval(&mut meter, &mut now, 100_000, 500);
         }
         assert_eq!(meter.capacity(), Some(200_000_000));
         for _ in 0..40 {
-            interval(&mut meter, &mut now, 400_000, 500);
+            full_interval(&mut meter, &mut now, 400_000, 500);
         }
         let capacity = meter.capacity().unwrap();
         assert!((399_000_000..=400_000_000).contains(&capacity), "{capacity}");
+    }
+
+    #[test]
+    fn a_link_for_which_no_byte_waits_has_no_capacity_that_fewer_bytes_would_save() {
+        let (mut meter, mut now) = (Meter::new(1000), 0);
+        interval(&mut meter, &mut now, 20_000, 0);
+        assert_eq!(meter.capacity(), None);
+        full_interval(&mut meter, &mut now, 20_000, 0);
+        assert_eq!(meter.capacity(), Some(20_000_000));
+        interval(&mut meter, &mut now, 20_000, 0);
+        assert_eq!(meter.capacity(), None);
+    }
+
+    #[test]
+    fn a_link_that_encoding_leaves_idle_is_measured_again_in_the_end() {
+        let (mut meter, mut now) = (Meter::new(1000), 0);
+        full_interval(&mut meter, &mut now, 100_000, 0);
+        interval(&mut meter, &mut now, 10_000, 900);
+        assert_eq!(meter.capacity(), Some(106_250_000));
+        for _ in 0..100 {
+            interval(&mut meter, &mut now, 10_000, 900);
+        }
+        assert!(meter.capacity().unwrap() > 10_000_000_000);
     }
 
     #[test]
@@ -245,7 +288,7 @@ mod tests {
         meter.sent(100, 0);
         now += 500_000;
         meter.acknowledged(100, now).unwrap();
-        interval(&mut meter, &mut now, 1_000_000, 0);
+        full_interval(&mut meter, &mut now, 1_000_000, 0);
         assert_eq!((meter.bandwidth(now), meter.capacity()), (Some(1_000_000_000), Some(1_000_000_000)));
     }
 }

@@ -115,6 +115,8 @@ struct Rig {
     now: u64,
     /// How long each call's bytes take.
     step: u64,
+    /// Whether bytes wait for the link.
+    full: bool,
     tape: Vec<u8>,
 }
 
@@ -156,6 +158,7 @@ impl Rig {
             to: Host::new(Vec::new()),
             now: 0,
             step: 1000,
+            full: true,
             tape: Vec::new(),
         }
     }
@@ -164,6 +167,9 @@ impl Rig {
     fn step(&mut self, room: usize) {
         let mut bytes = Vec::new();
         self.source.transmit(self.now, &mut self.from, room, &mut bytes).unwrap();
+        if self.full {
+            self.source.channel_full();
+        }
         self.tape.extend(&bytes);
         self.now += self.step;
         self.destination.receive(&bytes, self.now, &mut self.to).unwrap();
@@ -409,6 +415,14 @@ fn with_all_off_a_batch_is_a_row_of_whole_pages_and_runs_of_zeroes() {
 fn pages_go_whole_while_the_bandwidth_is_not_known() {
     let config = Config { measure_interval: u64::MAX, ..config(Encodings::default()) };
     let report = Rig::new(Path::StopAndCopy, config, vec![filled(7); 300]).finish();
+    assert_eq!((report.pages.normal, report.bytes_saved), (300, 0));
+}
+
+#[test]
+fn pages_go_whole_while_no_byte_waits_for_the_link() {
+    let mut rig = Rig::new(Path::StopAndCopy, config(Encodings::default()), vec![filled(7); 300]);
+    rig.full = false;
+    let report = rig.finish();
     assert_eq!((report.pages.normal, report.bytes_saved), (300, 0));
 }
 

@@ -15,7 +15,7 @@
 //! same hash gains nothing.
 //!
 //! Each is tried on a page when, by what it has cost and saved of late, it saves time at the measured bandwidth, and is
-//! used if on this page it does. While the bandwidth is not known, pages go whole.
+//! used if on this page it does. While the bandwidth is not known, or no byte waits for the link, pages go whole.
 
 pub mod delta;
 mod index;

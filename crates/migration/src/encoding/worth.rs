@@ -1,11 +1,16 @@
 //! Whether an encoding saves time.
 
+use crate::PAGE_SIZE;
+
 /// An average forgets: the latest of so many weighs one part.
 const MEMORY: u64 = 64;
 
-/// An encoding that does not pay is tried again on one page in so many: the pages, or the link, may have changed. If it
-/// pays there, it is tried on the next page too.
-const RETRY: u32 = 64;
+/// Pages on which an encoding is tried before anything is known of it.
+const FIRST: u64 = 16;
+
+/// One that does not pay is tried again now and then, for the pages or the link may have changed: for at most this part
+/// of the time that the pages take on the link. If it pays there, it is tried on the next page too.
+const RETRIES: u64 = 64;
 
 /// The averages are kept with so many more bits.
 const FRACTION: u32 = 8;
@@ -19,7 +24,7 @@ pub struct Worth {
     cost: u64,
     /// Bytes saved a page tried.
     gain: u64,
-    /// Pages since it was tried; [`RETRY`] if it paid then.
+    /// Pages since it was tried; all there could be if it paid then.
     idle: u32,
 }
 
@@ -27,7 +32,8 @@ impl Worth {
     /// Whether to try it on the next page, at `bandwidth` bytes a second.
     pub fn is_due(&mut self, bandwidth: u64) -> bool {
         self.idle = self.idle.saturating_add(1);
-        let is_due = self.tried < MEMORY || self.idle >= RETRY || self.outweighs(self.gain, bandwidth);
+        let retries = ((u64::from(self.idle) * PAGE_SIZE as u64) << FRACTION) / RETRIES;
+        let is_due = self.tried < FIRST || self.outweighs(self.gain.max(retries), bandwidth);
         if is_due {
             self.idle = 0;
         }
@@ -44,7 +50,7 @@ impl Worth {
         self.gain = average(self.gain, saved as u64);
         let pays = self.outweighs((saved as u64) << FRACTION, bandwidth);
         if pays {
-            self.idle = RETRY;
+            self.idle = u32::MAX;
         }
         pays
     }
@@ -56,7 +62,8 @@ impl Worth {
 
 #[cfg(test)]
 mod tests {
-    use super::{MEMORY, RETRY, Worth};
+    use super::{MEMORY, RETRIES, Worth};
+    use crate::PAGE_SIZE;
 
     /// One Gbit.
     const SLOW: u64 = 125_000_000;
@@ -64,8 +71,8 @@ mod tests {
     /// After many pages like this one.
     fn learnt(nanos: u64, saved: usize) -> Worth {
         let mut worth = Worth::default();
+        assert!(worth.is_due(u64::MAX));
         for _ in 0..MEMORY {
-            assert!(worth.is_due(u64::MAX));
             worth.learn(nanos, saved, u64::MAX);
         }
         worth
@@ -88,16 +95,24 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_pay_is_tried_now_and_then_and_goes_on_as_long_as_it_pays() {
-        let mut worth = learnt(2000, 0);
-        let mut due = 0;
-        for _ in 0..RETRY * 10 {
-            if worth.is_due(SLOW) {
-                due += 1;
-                assert!(!worth.learn(2000, 0, SLOW));
+    fn what_does_not_pay_is_tried_for_a_small_part_of_the_time_that_the_pages_take() {
+        for (nanos, bandwidth) in [(1, SLOW), (2000, SLOW), (800_000, SLOW / 10), (800_000, SLOW * 10)] {
+            let mut worth = learnt(nanos, 0);
+            let (mut tried, pages) = (0, 200_000);
+            for _ in 0..pages {
+                if worth.is_due(bandwidth) {
+                    tried += nanos;
+                    worth.learn(nanos, 0, bandwidth);
+                }
             }
+            let on_link = pages * PAGE_SIZE as u64 * 1_000_000_000 / bandwidth;
+            assert!((1..=on_link / RETRIES).contains(&tried), "{tried} ns of {on_link} ns");
         }
-        assert_eq!(due, 10);
+    }
+
+    #[test]
+    fn what_begins_to_pay_is_tried_as_long_as_it_does() {
+        let mut worth = learnt(2000, 0);
         while !worth.is_due(SLOW) {}
         for _ in 0..100 {
             assert!(worth.learn(2000, 4000, SLOW) && worth.is_due(SLOW));

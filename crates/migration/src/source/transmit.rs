@@ -72,6 +72,12 @@ impl Output<'_> {
 }
 
 impl Source {
+    /// The channel has not taken all that it was given: bytes wait for the link, and fewer would save time. To be told by
+    /// an owner whose `room` in [`Source::transmit`] does not show it.
+    pub fn channel_full(&mut self) {
+        self.meter.full();
+    }
+
     /// Appends at most `room` bytes to `out`, and returns how many. It needs [`MIN_ROOM`]. If nothing was appended there
     /// is nothing to say until the peer answers, or (while the guest runs here) until the guest has run on.
     ///
@@ -88,6 +94,7 @@ impl Source {
         out: &mut Vec<u8>,
     ) -> Result<usize, Error> {
         if room < MIN_ROOM {
+            self.channel_full();
             return Ok(0);
         }
         let start = out.len();
@@ -300,15 +307,19 @@ impl Source {
         let (pushes, window) = (self.pushes(now), self.window());
         let mut batch = Batch::open(out.bytes);
         while out.look() {
+            let has_room = self.meter.in_flight() + out.added() < window;
             let gfn = if let Some(wanted) = self.next_wanted() {
                 self.log.fetched += u64::from(!pushes);
                 wanted
             } else if pushes
-                && self.meter.in_flight() + out.added() < window
+                && has_room
                 && let Some(next) = self.push.next(&self.sets.pending)
             {
                 next
             } else {
+                if !has_room {
+                    self.meter.full();
+                }
                 break;
             };
             self.send_page(gfn, vm, &mut batch, out);
