@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Cut, PATHS, Program, World, offer};
+use common::{Cut, PATHS, Program, World, config, offer};
 use migration::wire::{Decoder, Item, Message, PAGE_RECORD};
 use migration::{Config, Destination, Error, Link, Offer, Path, Source, Status};
 use proptest::prelude::*;
@@ -14,19 +14,8 @@ fn link() -> Link {
     Link::new(20_000_000, 30)
 }
 
-fn config() -> Config {
-    Config {
-        downtime_limit: 300,
-        peek_interval: 1000,
-        measure_interval: 1000,
-        demand_period: Some(5000),
-        ..Config::default()
-    }
-}
-
 fn world(path: Path) -> World {
-    let config = config();
-    let mut world = World::new(offer(path, PAGES), config, Program { seed: 11, range: PAGES, clears: 20 }, link());
+    let mut world = World::new(offer(path, PAGES), config(), Program { seed: 11, range: PAGES, clears: 20 }, link());
     world.tick = 50;
     world.pace = 20;
     world

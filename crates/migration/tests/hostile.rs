@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{PATHS, Program, SimVm, World, offer};
+use common::{PATHS, Program, SimVm, World, config, offer};
 use migration::wire::{self, Decoder, Item, MAX_STATE, MAX_WHOLE, Message, Numbering};
 use migration::{Config, Destination, Error, Link, MIN_ROOM, Path, Source, Status};
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ fn program() -> Program {
 
 /// What a whole migration sends to the destination.
 fn stream(path: Path) -> Vec<u8> {
-    let mut world = World::new(offer(path, PAGES), Config::default(), program(), Link::new(0, 0));
+    let mut world = World::new(offer(path, PAGES), config(), program(), Link::new(0, 0));
     world.tape = Some(Vec::new());
     world.pace = 0;
     world.finish();

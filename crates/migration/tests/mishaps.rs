@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{At, Mishap, PATHS, Program, Tap, World, config, offer, survives};
-use migration::{Config, Link, MIN_ROOM, Path, RateLimit};
+use common::{At, Mishap, PATHS, Program, SimVm, Tap, World, config, offer, survives};
+use migration::{Config, Destination, Link, MIN_ROOM, Path, RateLimit, Source};
 use proptest::prelude::*;
 
 const MISHAPS: [Mishap; 7] = [
@@ -78,6 +78,32 @@ fn a_second_mishap_while_it_recovers_from_the_first_loses_nothing() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_destination_that_dies_before_the_hand_over_takes_nothing_with_it() {
+    let pages = 6;
+    for path in PATHS {
+        let mut died = 0;
+        for (there, message) in places(path, pages) {
+            let mut world = world(path, pages);
+            At { there, message, mishap: Mishap::CutBefore }.tap(&mut world);
+            world.run_until_the_link_is_given_up(common::recovery::PATIENCE).unwrap();
+            if world.source.is_handed_over() {
+                continue;
+            }
+            died += 1;
+            world.destination = Destination::new(world.now);
+            world.destination_vm = SimVm::blank(world.source_vm.program.clone());
+            world.destination_vm.frees = world.source_vm.frees;
+            world.stayed().unwrap();
+            world.relink(link());
+            world.source = Source::new(config(), offer(path, pages), world.now).unwrap();
+            world.finish();
+            world.assert_moved();
+        }
+        assert!(died > 5, "{path:?}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Phase, Source};
 use crate::wire::{self, Batch, Body, HEADER, Kind, MAX_STATE, MAX_WHOLE, Message, PAGE_RECORD, Path};
-use crate::{Error, Micros, SourceVm, Status, ZERO_PAGE, hash};
+use crate::{Error, Micros, SourceVm, Status, ZERO_PAGE, hash, is_zero};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -322,9 +322,27 @@ impl Source {
                 }
                 break;
             };
-            self.send_page(gfn, vm, &mut batch, out);
+            if pushes && self.config.encodings.zero && is_zero(vm.page(gfn)) {
+                self.send_zeroes_around(gfn, vm, &mut batch, out);
+            } else {
+                self.send_page(gfn, vm, &mut batch, out);
+            }
         }
         batch.close(out.bytes);
+    }
+
+    /// Sends a page of zeroes with its neighbours that are too: as one run they take no more room.
+    fn send_zeroes_around(&mut self, gfn: u64, vm: &impl SourceVm, batch: &mut Batch, out: &mut Output<'_>) {
+        let pending = &self.sets.pending;
+        let mut goes_too = |gfn: &u64| pending.test(*gfn) && out.look() && is_zero(vm.page(*gfn));
+        let above = (gfn + 1..).take_while(&mut goes_too).count() as u64;
+        let below = (0..gfn).rev().take_while(&mut goes_too).count() as u64;
+        for gfn in gfn - below..=gfn + above {
+            batch.zero(out.bytes, gfn);
+            self.log.pages.duplicate += 1;
+            self.log.pages.twice += u64::from(self.sets.sent(gfn));
+        }
+        self.meter.scanned(0, above + below + 1);
     }
 
     /// Whether pages go too that the guest has not asked for.
