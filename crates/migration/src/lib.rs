@@ -22,6 +22,8 @@
 //!                            <------------  Verdict
 //!   Done                     ------------>
 //! ```
+//! Before that, and over a connection of its own, a [`Probe`] may measure what the link carries.
+//!
 //! Everything that a peer says is a claim: lengths, counts and frame numbers are checked once, where they are read.
 
 extern crate alloc;
@@ -37,6 +39,7 @@ mod handover;
 pub mod link;
 mod meter;
 mod page;
+mod probe;
 mod report;
 mod source;
 mod vm;
@@ -50,6 +53,7 @@ pub use encoding::Encodings;
 pub use error::Error;
 pub use link::{End, Link};
 pub use page::{PAGE_SIZE, Page, ZERO_PAGE, hash, is_zero};
+pub use probe::Probe;
 pub use report::{Latency, Pages, Report, Round, Status, Verdict};
 pub use source::{MIN_ROOM, Source};
 pub use vm::{DestinationVm, SourceVm};

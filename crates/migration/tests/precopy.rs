@@ -87,7 +87,9 @@ fn the_writable_working_set_is_left_for_last() {
 #[test]
 fn what_cools_down_leaves_the_working_set_again() {
     // The guest walks on: what was hot is not, and none of it is forgotten.
-    let config = Config { downtime_limit: 0, stalled_rounds: 0, round_limit: 12, ..Config::default() };
+    // Encoded, a round is so short that the guest leaves nothing for the next one.
+    let encodings = Encodings::plain();
+    let config = Config { downtime_limit: 0, stalled_rounds: 0, round_limit: 12, encodings, ..Config::default() };
     let mut world = world(config, 400, Program { seed: Program::IN_ORDER, range: 390, clears: 7 }, 10_000_000);
     world.pace = 3;
     world.finish();
@@ -157,4 +159,16 @@ fn a_source_that_is_held_to_a_rate_tells_when_it_goes_on() {
         }
     }
     assert!(world.link.room(End::A) > 0);
+}
+
+#[test]
+fn nothing_left_ends_the_rounds_before_the_link_is_known() {
+    let silent = Program { seed: Program::IN_ORDER, range: 1, clears: 0 };
+    let config = Config { auto_converge: true, ..Config::default() };
+    let mut world = World::new(offer(Path::PreCopy, 20), config, silent, Link::new(0, 50_000));
+    world.pace = 0;
+    world.finish();
+    world.assert_moved();
+    let rounds = world.source.report(world.now).rounds;
+    assert!(rounds.len() <= 2, "{rounds:?}");
 }

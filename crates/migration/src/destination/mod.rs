@@ -8,7 +8,8 @@ mod verify;
 
 use crate::handover::DestinationRight;
 use crate::wire::{Decoder, Kind, Message, Offer};
-use crate::{Bitmap, Error, Micros, Report, Status};
+use crate::{Bitmap, Error, Micros, Page, Report, Status};
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use log::Log;
@@ -64,6 +65,9 @@ pub struct Destination {
     /// What is to go out.
     outbox: Outbox,
     acknowledged: u64,
+    /// Bytes of probes that came, and where their pages are copied to.
+    probed: u64,
+    scratch: Option<Box<Page>>,
     error: Option<Error>,
     log: Log,
 }
@@ -85,6 +89,8 @@ impl Destination {
             faults: Vec::new(),
             outbox: Outbox::default(),
             acknowledged: 0,
+            probed: 0,
+            scratch: None,
             error: None,
             log: Log::new(now),
         }
@@ -98,6 +104,10 @@ impl Destination {
 
     /// Tells the source how far this side is, when that is due.
     fn acknowledge(&mut self) {
+        if self.phase == Phase::Waiting && self.probed > self.acknowledged && self.outbox.is_empty() {
+            self.acknowledged = self.probed;
+            self.say(&Message::Acknowledge { bytes: self.probed });
+        }
         let Some(offer) = &self.offer else { return };
         let every = match self.phase {
             Phase::Running => u64::from(offer.acknowledge_every.max(1)),

@@ -113,7 +113,9 @@ impl Source {
 
     fn rounds_are_over(&self, expected: Option<Micros>, bytes: u64, goes_on: bool) -> bool {
         let limit = if self.is_hybrid() { self.config.hybrid_rounds } else { self.config.round_limit };
-        expected.is_some_and(|expected| expected <= self.config.downtime_limit)
+        // With nothing left there is nothing to wait for, whatever is known of the link.
+        self.sets.to_send() == 0
+            || expected.is_some_and(|expected| expected <= self.config.downtime_limit)
             || self.round() >= limit
             || self.config.byte_limit.is_some_and(|most| bytes >= most)
             || (!goes_on && (self.sets.pending.is_empty() || self.has_stalled()))

@@ -28,7 +28,7 @@ mod message;
 mod number;
 
 pub use decode::{Body, Decoder, Item, Record};
-pub use encode::{Batch, write, write_words};
+pub use encode::{Batch, write, write_probe, write_words};
 pub use message::{Chunk, Gfns, Kind, Message, Offer, Path};
 pub use number::Numbering;
 
