@@ -64,7 +64,7 @@ impl Host {
             None => return Err("no guests' archive: give one as boot module (qemu -initrd, GRUB's module2)".into()),
         };
         let mut guests = Guests::new(archive, options, tracker, IDLE_VPID + 1);
-        if options.listen.is_none() {
+        if options.start {
             guests.start_all()?;
         }
         let mut host = Self {
@@ -151,7 +151,7 @@ impl Host {
             }
             let wanted = [slice_end.or_else(|| self.migrations.deadline()), self.terminal.deadline(), tick];
             let deadline = wanted.into_iter().flatten().fold(self.terminal.next_poll(), u64::min);
-            let stop = tenant.vm.run_until(deadline);
+            let stop = tenant.run_until(deadline);
             tenant.console_lines(&mut self.terminal);
             let goes_on = stop == Stop::Yield && slice_end.is_some_and(|end| clock::now() < end);
             // What the stop brings about is told with the jiffy in which it happened.
@@ -169,8 +169,13 @@ impl Host {
         if self.migrations.has_work() || !self.migrations.arm() {
             return;
         }
-        let wanted =
-            [self.next_tick(), self.guests.device_deadline(), self.migrations.deadline(), self.terminal.deadline()];
+        let wanted = [
+            self.next_tick(),
+            self.guests.device_deadline(),
+            self.guests.next_release(),
+            self.migrations.deadline(),
+            self.terminal.deadline(),
+        ];
         let poll = self.terminal.next_poll();
         self.idle.wait(wanted.into_iter().flatten().fold(poll, u64::min));
     }
@@ -208,7 +213,7 @@ impl Host {
                 Ok(())
             }
             Command::Migrate(request) => self.migrations.start(request, self.policy, &mut self.guests),
-            Command::Cancel { vm } => self.migrations.cancel(&vm, &mut self.guests),
+            Command::Cancel { vm } => self.migrations.cancel(&vm, &mut self.guests, &mut self.terminal),
             Command::Recover { vm, to } => self.migrations.recover(&vm, to),
             Command::Input { vm, text } => self.input(&vm, &text),
             Command::Dirty { vm, end } => self.dirty(&vm, end),

@@ -1,5 +1,6 @@
 //! A VM and what the host knows of it: its observer, its processes, the lines of its console.
 
+use super::throttle::Throttle;
 use crate::{
     devices::RestartCause,
     host::Terminal,
@@ -13,7 +14,7 @@ use crate::{
         runs,
     },
     observe::{GuestRoots, Observed, Observer, ProcessTable, own_values},
-    vm::{Activity, Harvests, Vm},
+    vm::{Activity, Harvests, Stop, Vm},
 };
 use alloc::{format, string::String, vec::Vec};
 use core::time::Duration;
@@ -24,6 +25,9 @@ const HARVEST_TIMES: usize = 256;
 
 /// The most runs of modified pages in one event: some 3 KB, a quarter of a second at 115,200 baud.
 const MOST_RUNS: usize = 256;
+
+/// A guest that is slowed has its share of each such period, in microseconds.
+const THROTTLE_PERIOD: u64 = 10_000;
 
 /// A VM with its observation.
 pub struct Tenant {
@@ -37,6 +41,7 @@ pub struct Tenant {
     harvest_micros: Vec<u32>,
     harvests: usize,
     watched: Option<Watched>,
+    throttle: Option<Throttle>,
 }
 
 /// What somebody who watches all the time was and was not told.
@@ -71,7 +76,28 @@ impl Tenant {
             harvest_micros: Vec::new(),
             harvests: 0,
             watched: None,
+            throttle: None,
         }
+    }
+
+    /// Slows the guest: of its time it is to run `100 - percent` hundredths. 0: it runs at full speed.
+    pub fn throttle(&mut self, percent: u8) {
+        let period = clock::from_micros(THROTTLE_PERIOD);
+        self.throttle = (percent > 0).then(|| Throttle::new(percent, period, clock::now()));
+    }
+
+    /// When it may run again, if it has used up its share.
+    pub fn held_until(&self) -> Option<u64> {
+        self.throttle?.held_until(clock::now())
+    }
+
+    /// Runs the guest until something happens, at the latest at `deadline` or when its share is used up.
+    pub fn run_until(&mut self, deadline: u64) -> Stop {
+        let Some(throttle) = &mut self.throttle else { return self.vm.run_until(deadline) };
+        let start = clock::now();
+        let stop = self.vm.run_until(deadline.min(throttle.may_run_until(start)));
+        throttle.ran(start, clock::now());
+        stop
     }
 
     /// `jiffies` have passed. Harvests when it is time, and gives the sample that this ended.
