@@ -3,10 +3,13 @@
 use super::throttle::Throttle;
 use crate::{
     devices::RestartCause,
+    host::Terminal,
     machine::{PAGE_SIZE, clock},
     monitor::{
+        command::Watching,
         event::What,
         line::LineAssembler,
+        pages,
         report::{HarvestTime, OverheadReport},
         runs,
     },
@@ -33,10 +36,18 @@ pub struct Tenant {
     observer: Observer,
     processes: ProcessTable,
     console: LineAssembler,
-    output: Vec<u8>,
+    /// Bytes of output that were dropped, as far as that was told.
+    dropped_told: u64,
     harvest_micros: Vec<u32>,
     harvests: usize,
+    watched: Option<Watched>,
     throttle: Option<Throttle>,
+}
+
+/// What somebody who watches all the time was and was not told.
+struct Watched {
+    /// There was a harvest since.
+    untold: bool,
 }
 
 /// The page-table roots of a VM, for the process table.
@@ -61,9 +72,10 @@ impl Tenant {
             observer: Observer::new(jiffy, harvest_jiffies),
             processes: ProcessTable::new(),
             console: LineAssembler::new(),
-            output: Vec::new(),
+            dropped_told: 0,
             harvest_micros: Vec::new(),
             harvests: 0,
+            watched: None,
             throttle: None,
         }
     }
@@ -109,7 +121,10 @@ impl Tenant {
         let start = clock::now();
         let pages = self.vm.harvest();
         self.note_harvest(clock::to_micros(clock::now() - start));
-        if self.observer.sampling() {
+        if let Some(watched) = &mut self.watched {
+            watched.untold = true;
+        }
+        if self.observer.watching() {
             let root = self.vm.vcpu.page_table_root();
             let changes = self.processes.sweep(&[root], &mut Roots(&mut self.vm));
             self.observer.processes(changes);
@@ -118,8 +133,8 @@ impl Tenant {
             }
         }
         let observed = self.observer.harvested(Duration::from_micros(clock::micros()), pages);
-        if observed.is_some() {
-            self.watch(false);
+        if observed.is_some() && !self.observer.watching() {
+            self.follow_processes(false);
         }
         observed
     }
@@ -167,7 +182,9 @@ impl Tenant {
         // What harvests of large leaves took says nothing of those that come.
         self.harvest_micros.clear();
         self.harvests = 0;
-        self.watch(true);
+        if !self.observer.watching() {
+            self.follow_processes(true);
+        }
         self.observer.start_sample(ts);
     }
 
@@ -179,10 +196,61 @@ impl Tenant {
     /// Gives the sample in progress up.
     pub fn cancel_sample(&mut self) {
         self.observer.cancel_sample();
-        self.watch(false);
+        if !self.observer.watching() {
+            self.follow_processes(false);
+        }
     }
 
-    fn watch(&mut self, on: bool) {
+    /// Watches at the pace of a sample from now on, and tells each harvest; or no longer.
+    pub fn watch(&mut self, how: Option<Watching>) -> What {
+        let before = self.observer.watching();
+        // What was written before is not of the first harvest that is told.
+        self.harvest();
+        self.observer.watch(how.is_some());
+        if self.observer.watching() != before {
+            self.follow_processes(!before);
+        }
+        self.vm.log_for_watch(how.is_some_and(|how| how.pages));
+        self.watched = how.map(|_| Watched { untold: false });
+        let (jiffy, harvest_period) = self.observer.periods();
+        What::Watching {
+            vm: self.vm.name.clone(),
+            on: how.is_some(),
+            memory: self.vm.memory.size(),
+            jiffy: jiffy.into(),
+            harvest_period: harvest_period.into(),
+        }
+    }
+
+    /// Whether each harvest is told.
+    pub fn is_watched(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    /// The events of the latest harvest, if it was not told yet; its pages only if they fit into `room` bytes. Without any
+    /// room it stays untold, and the next one tells of both.
+    pub fn untold_harvest(&mut self, room: usize) -> Vec<What> {
+        let Some(watched) = self.watched.as_mut().filter(|watched| watched.untold && room > 0) else {
+            return Vec::new();
+        };
+        watched.untold = false;
+        let lines = self.vm.watch_log().and_then(|log| {
+            let lines = pages::lines(log.iter(), room).map(|lines| (lines, log.count()));
+            log.clear_all();
+            lines
+        });
+        let (lines, told) = lines.map_or_else(Default::default, |(lines, count)| (lines, Some(count)));
+        let lines = lines.into_iter();
+        let mut events: Vec<What> = lines.map(|runs| What::Pages { vm: self.vm.name.clone(), runs }).collect();
+        events.push(What::Identifier {
+            vm: self.vm.name.clone(),
+            version: (&self.observer.reading()).into(),
+            dirty: told,
+        });
+        events
+    }
+
+    fn follow_processes(&mut self, on: bool) {
         self.vm.log_for_sample(on);
         self.vm.vcpu.watch_cr3(on);
         if on {
@@ -213,7 +281,7 @@ impl Tenant {
     pub fn restart(&mut self, cause: RestartCause) -> Result<What, String> {
         self.vm.restart()?;
         self.observer.restart();
-        if self.observer.sampling() {
+        if self.observer.watching() {
             let root = self.vm.vcpu.page_table_root();
             self.processes.begin(&[root], &mut Roots(&mut self.vm));
             self.let_own_switches_be(root);
@@ -231,19 +299,25 @@ impl Tenant {
         format!("{}", self.observer.reading().identifier)
     }
 
-    /// Hands each line that the guest has printed to `tell`.
-    pub fn console_lines(&mut self, mut tell: impl FnMut(What)) {
-        if !self.vm.chipset.has_output() {
-            return;
-        }
-        self.vm.chipset.take_output(&mut self.output);
-        for byte in self.output.drain(..) {
+    /// Tells the lines that the guest has printed, as many as find room: a guest that prints without end waits for the port
+    /// by itself, and the host does not. What the UART drops meanwhile is told as a number.
+    pub fn console_lines(&mut self, terminal: &mut Terminal) {
+        while terminal.has_room()
+            && let Some(byte) = self.vm.chipset.take_output()
+        {
             let text = match self.console.push(byte) {
                 None => continue,
                 Some(Ok(text)) => text,
                 Some(Err(error)) => format!("({error})"),
             };
-            tell(What::Console { vm: self.vm.name.clone(), text });
+            terminal.tell(What::Console { vm: self.vm.name.clone(), text });
+        }
+        let dropped = self.vm.chipset.dropped_output();
+        if dropped > self.dropped_told && terminal.has_room() {
+            let text =
+                format!("({} bytes were dropped: the port is slower than the guest)", dropped - self.dropped_told);
+            self.dropped_told = dropped;
+            terminal.tell(What::Console { vm: self.vm.name.clone(), text });
         }
     }
 
@@ -254,6 +328,7 @@ impl Tenant {
 
     /// Begins the console with what another host had of a line.
     pub fn begin_line(&mut self, bytes: &[u8]) {
+        self.dropped_told = self.vm.chipset.dropped_output();
         for byte in bytes.iter().filter(|byte| !matches!(byte, b'\n' | b'\r')) {
             self.console.push(*byte);
         }

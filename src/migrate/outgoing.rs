@@ -287,6 +287,9 @@ fn exchange(engine: &mut Source, pipe: &mut Pipe, vm: &mut Leaving<'_>) -> Resul
     let received = pipe.receive(|bytes| engine.receive(bytes, clock::micros(), vm));
     // Also after a failure: the engine may have its reason to give.
     let sent = pipe.send(|room, out| engine.transmit(clock::micros(), vm, room, out).map(|_| ()));
+    if pipe.is_full() {
+        engine.channel_full();
+    }
     Ok(received? | sent?)
 }
 

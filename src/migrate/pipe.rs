@@ -74,6 +74,11 @@ impl Pipe {
         Ok(happened)
     }
 
+    /// Whether the channel has not taken all that it was given.
+    pub fn is_full(&self) -> bool {
+        self.sent < self.out.len()
+    }
+
     /// Whether everything that was given to it has reached the other side.
     pub fn is_drained(&self) -> bool {
         self.sent == self.out.len() && self.channel.queued() == 0

@@ -55,8 +55,22 @@ pub enum Command {
         /// What to type, without the newline.
         text: String,
     },
+    /// Watch a VM all the time, or no longer.
+    Watch {
+        /// The VM's name.
+        vm: String,
+        /// How, or nothing to end it.
+        how: Option<Watching>,
+    },
     /// End the VMs and power off.
     Quit,
+}
+
+/// What `watch ... on` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watching {
+    /// Whether each harvest's pages are told, too.
+    pub pages: bool,
 }
 
 /// What `migrate` asks for.
@@ -265,6 +279,7 @@ impl Command {
             "recover" => recover(rest),
             "policy" => policy(rest),
             "input" => input(rest),
+            "watch" => watch(rest),
             _ => Err(CommandError::Unknown { name: name.to_string() }),
         }
     }
@@ -356,6 +371,18 @@ fn input(rest: &str) -> Result<Command, CommandError> {
     Ok(Command::Input { vm: need(given.vm, "input", "vm=NAME first")?, text: text.to_string() })
 }
 
+fn watch(rest: &str) -> Result<Command, CommandError> {
+    let (word, rest) = first_word(rest);
+    let vm = need(Given::read(word, &["vm"])?.vm, "watch", "vm=NAME first")?;
+    let (switch, rest) = first_word(rest);
+    let how = match switch {
+        "on" => Some(Watching { pages: Given::read(rest, &["pages"])?.pages.unwrap_or(false) }),
+        "off" => nothing_more("watch", rest).map(|()| None)?,
+        _ => need(None, "watch", "on or off after the name")?,
+    };
+    Ok(Command::Watch { vm, how })
+}
+
 /// What the `key=value` words of a command said.
 #[derive(Default)]
 struct Given {
@@ -377,6 +404,7 @@ struct Given {
     demand_period: Option<Duration>,
     verify: Option<bool>,
     end: Option<bool>,
+    pages: Option<bool>,
 }
 
 impl Given {
@@ -429,6 +457,7 @@ impl Given {
             }),
             "verify" => word.into(&mut self.verify, "verify", "yes or no", values::yes_or_no),
             "end" => word.into(&mut self.end, "end", "yes or no", values::yes_or_no),
+            "pages" => word.into(&mut self.pages, "pages", "yes or no", values::yes_or_no),
             _ => Err(word.unknown()),
         }
     }

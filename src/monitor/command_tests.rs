@@ -91,6 +91,20 @@ fn input_keeps_the_text_as_it_was_typed() {
 }
 
 #[test]
+fn a_watch_is_turned_on_with_or_without_pages_and_off() {
+    let watch = |how| Command::Watch { vm: "linux".to_string(), how };
+    assert_eq!(read("watch vm=linux on"), watch(Some(Watching { pages: false })));
+    assert_eq!(read("watch vm=linux  on pages=yes"), watch(Some(Watching { pages: true })));
+    assert_eq!(read("watch vm=linux off "), watch(None));
+    assert_eq!(refused("watch on"), "`on` needs a value: on=...");
+    assert_eq!(refused("watch"), "`watch` needs vm=NAME first");
+    assert_eq!(refused("watch vm=linux"), "`watch` needs on or off after the name");
+    assert_eq!(refused("watch vm=linux maybe"), "`watch` needs on or off after the name");
+    assert_eq!(refused("watch vm=linux off pages=yes"), "`watch` does not take `pages=yes`");
+    assert_eq!(refused("watch vm=linux on ts=1s"), "unknown option `ts`");
+}
+
+#[test]
 fn recover_needs_a_host() {
     let to = SocketAddrV4::new([10, 0, 0, 2].into(), 4444);
     let vm = "a".to_string();
@@ -124,7 +138,8 @@ fn errors_say_what_was_wrong() {
 
 #[test]
 fn no_line_panics() {
-    let pieces = ["migrate", "vm=", "input", "=", " ", "é", "\u{0}", "td=", "/", "9999999999999999999999", "ms"];
+    let pieces =
+        ["migrate", "watch", "on", "vm=", "input", "=", " ", "é", "\u{0}", "td=", "/", "9999999999999999999999", "ms"];
     for a in pieces {
         for b in pieces {
             for c in pieces {

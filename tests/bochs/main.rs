@@ -12,6 +12,7 @@ mod several;
 #[path = "../support/mod.rs"]
 mod support;
 mod time;
+mod watch;
 mod wild;
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         processes::trials(),
         restarts::trials(),
         time::trials(),
+        watch::trials(),
     ];
     support::run(trials.into_iter().flatten().collect()).exit_code()
 }

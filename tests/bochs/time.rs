@@ -17,8 +17,8 @@ const GUESTS: [(&str, &str, f64); 5] = [
     ("writing", "mode=write rate=100", 20.0),
     // In a sample each load of CR3 is an exit.
     ("exit_heavy", "mode=flip rate=2000 roots=64 verify=1", 20.0),
-    // It prints more than the monitor's port takes: the host waits for seconds at a time until the port has taken it.
-    ("too_much_for_a_slow_host", "mode=spin verify=1", 20.0),
+    // It prints more than the monitor's port takes, and loses it; the host does not wait for the port.
+    ("printing_without_end", "mode=spin verify=1", 20.0),
 ];
 
 /// The tests.
@@ -41,7 +41,10 @@ fn watch(name: &str, words: &str, seconds: f64) -> Result<()> {
     let (mut least, mut most) = (0.0_f64, 0.0_f64);
     while at < start + seconds * 1000.0 {
         let js;
+        let before = at;
         (at, js) = reading(&mut machine)?;
+        // One is told each second of the emulated machine: a host that stood still would leave one out.
+        ensure!(at - before < 1500.0, "no identifier between {before} ms and {at} ms");
         let off = (at - start) - (js - first) * JIFFY;
         (least, most) = (least.min(off), most.max(off));
         seen += 1;

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Program, World, offer};
-use migration::{Config, End, Link, Micros, Path, RateLimit, Source};
+use migration::{Config, Encodings, End, Link, Micros, Path, RateLimit, Source};
 
 fn world(config: Config, pages: u64, program: Program, bandwidth: u64) -> World {
     World::new(offer(Path::PreCopy, pages), config, program, Link::new(bandwidth, 200))
@@ -13,7 +13,10 @@ fn world(config: Config, pages: u64, program: Program, bandwidth: u64) -> World 
 fn a_guest_that_is_slowed_when_asked_for_converges_and_is_fast_again() {
     let unruly = || Program { seed: 7, range: 1500, clears: 0 };
     let limit = 20_000;
-    let config = Config { downtime_limit: limit, round_limit: 60, converge_period: 200_000, ..Config::default() };
+    // Encoded, the pages would converge without it.
+    let encodings = Encodings::plain();
+    let config =
+        Config { downtime_limit: limit, round_limit: 60, converge_period: 200_000, encodings, ..Config::default() };
     let mut plain = world(config.clone(), 2000, unruly(), 20_000_000);
     let mut slowed = world(Config { auto_converge: true, ..config }, 2000, unruly(), 20_000_000);
     for world in [&mut plain, &mut slowed] {
@@ -84,7 +87,9 @@ fn the_writable_working_set_is_left_for_last() {
 #[test]
 fn what_cools_down_leaves_the_working_set_again() {
     // The guest walks on: what was hot is not, and none of it is forgotten.
-    let config = Config { downtime_limit: 0, stalled_rounds: 0, round_limit: 12, ..Config::default() };
+    // Encoded, a round is so short that the guest leaves nothing for the next one.
+    let encodings = Encodings::plain();
+    let config = Config { downtime_limit: 0, stalled_rounds: 0, round_limit: 12, encodings, ..Config::default() };
     let mut world = world(config, 400, Program { seed: Program::IN_ORDER, range: 390, clears: 7 }, 10_000_000);
     world.pace = 3;
     world.finish();

@@ -45,6 +45,8 @@ impl Source {
         }
         let allowed = self.limit.as_mut().map_or(u64::MAX, |limit| limit.available(now));
         if allowed < MIN_ROOM as u64 {
+            // Fewer bytes would save time as on a slow link.
+            self.meter.full();
             return Ok(false);
         }
         let before = out.added();
@@ -71,6 +73,7 @@ impl Source {
         let can_slow = self.converge.as_ref().is_some_and(Converge::can_slow);
         let goes_on = can_slow || self.config.stalled_rounds == 0;
         let (dirtied, seen) = self.sets.turn(goes_on, vm);
+        self.encoder.next_round();
         self.seen(seen, now, vm, out);
         let (bytes, pages) = (self.meter.total() + out.added(), self.log.pages.sent());
         let (began, bytes_before, pages_before) = self.log.round_start;
