@@ -24,6 +24,7 @@ use alloc::{boxed::Box, format, string::String, vec::Vec};
 use core::{net::SocketAddrV4, time::Duration};
 use incoming::Incoming;
 use memory::MemoryChannel;
+use migration::Opening;
 use network::Network;
 use outgoing::Outgoing;
 use pipe::Pipe;
@@ -40,6 +41,8 @@ pub struct Migrations {
     bandwidth: Option<Bandwidth>,
     outgoing: Vec<Outgoing>,
     incoming: Vec<Incoming>,
+    /// Sources that have connected and not said what they want.
+    callers: Vec<Pipe>,
     jiffy: Duration,
     /// Something happened in the last step, so more may follow at once.
     busy: bool,
@@ -53,7 +56,15 @@ impl Migrations {
     pub fn new(options: &Options) -> Result<Self, String> {
         let network = Network::open(options)?;
         let bandwidth = options.bandwidth.map(Bandwidth::new);
-        Ok(Self { network, bandwidth, outgoing: Vec::new(), incoming: Vec::new(), jiffy: options.jiffy, busy: false })
+        Ok(Self {
+            network,
+            bandwidth,
+            outgoing: Vec::new(),
+            incoming: Vec::new(),
+            callers: Vec::new(),
+            jiffy: options.jiffy,
+            busy: false,
+        })
     }
 
     /// Begins a migration with its sample.
@@ -65,7 +76,7 @@ impl Migrations {
         if self.outgoing.iter().any(|outgoing| outgoing.id == id) {
             return Err(format!("`{}` is leaving already", request.vm));
         }
-        if self.incoming.iter().any(|incoming| incoming.id == Some(id)) {
+        if self.incoming.iter().any(|incoming| incoming.id == Some(id) && !incoming.is_complete()) {
             return Err(format!("`{}` is still arriving", request.vm));
         }
         // Who gives Td needs no measure.
@@ -122,12 +133,13 @@ impl Migrations {
 
     /// Moves everything on a little.
     pub fn step(&mut self, guests: &mut Guests, terminal: &mut Terminal) {
-        let active = !self.outgoing.is_empty() || !self.incoming.is_empty();
+        let active = !self.outgoing.is_empty() || !self.incoming.is_empty() || !self.callers.is_empty();
         let mut happened = self.network.as_mut().is_some_and(|network| network.poll(active));
         while let Some(channel) = self.network.as_mut().and_then(Network::accept) {
-            self.arrived(Pipe::new(Box::new(channel), None));
+            self.callers.push(Pipe::new(Box::new(channel), None));
             happened = true;
         }
+        self.answer_callers();
         self.start_samples(guests, terminal);
         for outgoing in &mut self.outgoing {
             happened |= outgoing.step(guests, terminal);
@@ -136,18 +148,30 @@ impl Migrations {
             happened |= incoming.step(guests, terminal);
         }
         self.outgoing.retain(|outgoing| !outgoing.is_over());
-        self.incoming.retain(|incoming| !incoming.is_over());
+        self.incoming.retain(|incoming| {
+            let gone = incoming.is_complete() && incoming.id.is_none_or(|id| guests.peek(id).is_none());
+            !incoming.is_over() && !gone
+        });
         if happened && let Some(network) = &mut self.network {
             network.poll(true);
         }
         self.busy = happened;
     }
 
-    /// A source connected: one that comes back to resume, or a new one.
-    fn arrived(&mut self, pipe: Pipe) {
-        match self.incoming.iter_mut().find(|incoming| incoming.is_paused()) {
-            Some(paused) => paused.reconnect(pipe),
-            None => self.incoming.push(Incoming::new(pipe, false)),
+    /// Gives each caller that has said what it wants to the migration that it resumes, or makes it a new one.
+    fn answer_callers(&mut self) {
+        for mut pipe in core::mem::take(&mut self.callers) {
+            let opening = pipe.opening();
+            let resumed = match opening {
+                Opening::Resumes(session) => self.incoming.iter_mut().find(|incoming| incoming.has_session(session)),
+                Opening::Unknown | Opening::Begins => None,
+            };
+            match (resumed, opening) {
+                (Some(incoming), _) => incoming.reconnect(pipe),
+                (None, Opening::Unknown) if pipe.broken().is_none() => self.callers.push(pipe),
+                (None, Opening::Unknown) => {}
+                (None, _) => self.incoming.push(Incoming::new(pipe, false)),
+            }
         }
     }
 
@@ -161,7 +185,7 @@ impl Migrations {
 
     /// Whether pages are on their way.
     pub fn streaming(&self) -> bool {
-        self.outgoing.iter().any(Outgoing::streaming) || !self.incoming.is_empty()
+        self.outgoing.iter().any(Outgoing::streaming) || self.incoming.iter().any(|incoming| !incoming.is_idle())
     }
 
     /// Whether there is more to do at once.

@@ -6,6 +6,7 @@ use crate::{
     net::{Channel, CloseReason, ConnectionState},
 };
 use alloc::{boxed::Box, vec::Vec};
+use migration::Opening;
 
 /// Bytes that an engine is asked for at a time.
 const BATCH: usize = 64 << 10;
@@ -18,12 +19,24 @@ pub struct Pipe {
     out: Vec<u8>,
     sent: usize,
     share: Option<Share>,
+    /// What came before it was known whom it is for.
+    early: Vec<u8>,
 }
 
 impl Pipe {
     /// Over a channel, with what its stream has of the host's bandwidth if that is limited.
     pub fn new(channel: Box<dyn Channel>, share: Option<Share>) -> Self {
-        Self { channel, out: Vec::new(), sent: 0, share }
+        Self { channel, out: Vec::new(), sent: 0, share, early: Vec::new() }
+    }
+
+    /// What the other side wants, as far as can be told. What has come stays, to be received.
+    pub fn opening(&mut self) -> Opening {
+        let early = &mut self.early;
+        self.channel.receive(clock::micros(), &mut |bytes| {
+            early.extend_from_slice(bytes);
+            bytes.len()
+        });
+        Opening::of(early)
     }
 
     /// Shows `take` what has come until it fails. True if anything came.
@@ -31,14 +44,15 @@ impl Pipe {
     /// # Errors
     /// What `take` said.
     pub fn receive<E>(&mut self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<bool, E> {
-        let mut outcome = Ok(());
+        let early = core::mem::take(&mut self.early);
+        let mut outcome = if early.is_empty() { Ok(()) } else { take(&early) };
         let count = self.channel.receive(clock::micros(), &mut |bytes| {
             if outcome.is_ok() {
                 outcome = take(bytes);
             }
             bytes.len()
         });
-        outcome.map(|()| count > 0)
+        outcome.map(|()| count > 0 || !early.is_empty())
     }
 
     /// Asks `fill` for bytes and sends them, as long as the channel takes them. `fill` gets how many may be wanted and where

@@ -104,9 +104,18 @@ pub fn until_given_up(machine: &mut Machine, vm: &str, status: &str) -> Result<S
 
 /// Waits for a few more heartbeats of a VM.
 pub fn beats_on(machine: &mut Machine, vm: &str) -> Result<()> {
+    beats_where(machine, vm, |_| true)
+}
+
+/// The same, at this host.
+pub fn beats_at(machine: &mut Machine, vm: &str, host: Host) -> Result<()> {
+    beats_where(machine, vm, |at| at == host)
+}
+
+fn beats_where(machine: &mut Machine, vm: &str, place: impl Fn(Host) -> bool) -> Result<()> {
     for _ in 0..AFTERWARDS {
-        machine
-            .until(&format!("heartbeat of `{vm}`"), |event| event.text("vm") == vm && event.heartbeat().is_some())?;
+        let beat = |event: &Event| event.text("vm") == vm && place(event.host) && event.heartbeat().is_some();
+        machine.until(&format!("heartbeat of `{vm}`"), beat)?;
     }
     Ok(())
 }
