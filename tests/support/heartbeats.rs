@@ -34,6 +34,11 @@ impl Heartbeats {
         }
     }
 
+    /// A VM begins anew.
+    pub fn forget(&mut self, vm: &str) {
+        self.vms.remove(vm);
+    }
+
     /// The last number, if all from 1 to it came, each once, and none with an error.
     pub fn whole(&self, vm: &str) -> Result<u64> {
         let seen = self.vms.get(vm).with_context(|| format!("`{vm}` was not heard"))?;

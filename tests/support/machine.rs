@@ -6,7 +6,7 @@ use std::slice;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::agent::wire::{Host, Kind, Line, Party};
+use lab::agent::wire::{Host, Kind, Line, Order, Party};
 use lab::artifacts::guests::{self, Guest};
 use lab::env::{Environment, Machines};
 use lab::machine::bochs::HASWELL;
@@ -142,6 +142,11 @@ impl Machine {
     /// Sends a command to a host's monitor.
     pub fn command_to(&mut self, host: Host, text: &str) -> Result<()> {
         self.testbed.send(host, text)
+    }
+
+    /// Tells the agent between the hosts what to do.
+    pub fn order(&mut self, order: Order) -> Result<()> {
+        self.testbed.order(order)
     }
 
     /// Takes events until one fits, and returns it.
