@@ -1,11 +1,13 @@
 //! One VM's devices, and which port and interrupt line belongs to which of them.
 
+use super::apic::LocalApic;
 use super::cmos::Cmos;
 use super::keyboard::Keyboard;
 use super::pci::PciAddress;
 use super::pic::PicPair;
 use super::pit::{Irq0, Pit};
 use super::ports::UnknownPorts;
+use super::power::{self, Power};
 use super::record::{self, RestoreError};
 use super::reset::ResetControl;
 use super::uart::Uart;
@@ -22,6 +24,7 @@ const SERIAL_IRQ: u8 = 4;
 /// take an interrupt. Any access may change the deadline and the pending interrupt.
 #[derive(Clone, Debug)]
 pub struct Chipset {
+    apic: LocalApic,
     uart: Uart,
     pics: PicPair,
     pit: Pit,
@@ -29,6 +32,7 @@ pub struct Chipset {
     keyboard: Keyboard,
     reset_control: ResetControl,
     pci_address: PciAddress,
+    power: Power,
     unknown: UnknownPorts,
 }
 
@@ -36,6 +40,7 @@ impl Chipset {
     /// Devices after power-on. `unix_time` is what the guest's clock shows at the guest time `now`.
     pub fn new(unix_time: u64, now: Nanos) -> Self {
         Self {
+            apic: LocalApic::new(),
             uart: Uart::new(),
             pics: PicPair::new(),
             pit: Pit::new(),
@@ -43,6 +48,7 @@ impl Chipset {
             keyboard: Keyboard::new(),
             reset_control: ResetControl::new(),
             pci_address: PciAddress::new(),
+            power: Power::new(),
             unknown: UnknownPorts::default(),
         }
     }
@@ -76,6 +82,7 @@ impl Chipset {
 
     /// Lets the timers run up to `now` and raises their interrupts. Its cost does not depend on the time passed.
     pub fn advance(&mut self, now: Nanos) {
+        self.apic.advance(now);
         if self.pit.advance(now) {
             self.pics.pulse(TIMER_IRQ);
         }
@@ -84,27 +91,59 @@ impl Chipset {
     /// When [`advance`](Self::advance) has something to do next; `None` while no timer runs. The moment may have
     /// passed.
     pub fn next_deadline(&self) -> Option<Nanos> {
-        self.pit.deadline()
+        [self.apic.next_deadline(), self.pit.deadline()].into_iter().flatten().min()
     }
 
     /// An interrupt waits for the guest.
     pub fn interrupt_pending(&self) -> bool {
-        self.pics.pending()
+        self.apic.deliverable().is_some() || self.external_pending()
+    }
+
+    fn external_pending(&self) -> bool {
+        self.apic.passes_external() && self.pics.pending()
+    }
+
+    /// RDMSR of a register of the local APIC; `None` is #GP.
+    pub fn read_apic(&self, msr: u32, now: Nanos) -> Option<u64> {
+        self.apic.read(msr, now)
+    }
+
+    /// WRMSR of a register of the local APIC. `deadline` is the guest time at which a TSC of `value` is reached, for the TSC-deadline
+    /// timer. False is #GP.
+    pub fn write_apic(&mut self, msr: u32, value: u64, now: Nanos, deadline: Nanos) -> bool {
+        self.advance(now);
+        self.apic.write(msr, value, now, deadline)
+    }
+
+    /// Where in guest memory the end of the interrupt in service may be told, if the guest has named a place and nothing
+    /// else waits for that end.
+    pub fn end_in_memory(&self) -> Option<u64> {
+        self.apic.end_in_memory()
+    }
+
+    /// The guest told the end of the interrupt in service there.
+    pub fn end_interrupt(&mut self) {
+        self.apic.end_interrupt();
+    }
+
+    /// CR8: the upper half of the task priority.
+    pub fn cr8(&self) -> u64 {
+        u64::from(self.apic.task_priority() >> 4)
+    }
+
+    /// MOV to CR8; false is #GP.
+    pub fn set_cr8(&mut self, value: u64) -> bool {
+        value <= 0xf && self.apic.set_task_priority(value << 4)
     }
 
     /// The vector of the waiting interrupt, which is in service from now on: it must be injected.
     pub fn acknowledge_interrupt(&mut self) -> Option<u8> {
-        self.pics.pending().then(|| self.pics.acknowledge())
+        self.apic.acknowledge().or_else(|| self.external_pending().then(|| self.pics.acknowledge()))
     }
 
-    /// The guest printed something that nobody has taken.
-    pub fn has_output(&self) -> bool {
-        self.uart.has_output()
-    }
-
-    /// Moves what the guest printed to the end of `into`.
-    pub fn take_output(&mut self, into: &mut Vec<u8>) {
-        self.uart.take_output(into);
+    /// The next byte that the guest printed. What is not taken waits, within the UART's bound.
+    pub fn take_output(&mut self) -> Option<u8> {
+        self.uart.take_output()
     }
 
     /// Types on the guest's console; says how many bytes found room.
@@ -132,12 +171,14 @@ impl Chipset {
     /// A restart of the guest's OS: every device as after power-on, but for what a battery keeps (the clock and its
     /// memory) and for output that nobody has taken yet.
     pub fn reset(&mut self) {
+        self.apic = LocalApic::new();
         self.uart.reset();
         self.pics = PicPair::new();
         self.pit = Pit::new();
         self.keyboard = Keyboard::new();
         self.reset_control = ResetControl::new();
         self.pci_address = PciAddress::new();
+        self.power = Power::new();
     }
 
     /// The records of all devices.
@@ -150,6 +191,8 @@ impl Chipset {
         record::save(&self.keyboard, &mut out);
         record::save(&self.reset_control, &mut out);
         record::save(&self.pci_address, &mut out);
+        record::save(&self.power, &mut out);
+        record::save(&self.apic, &mut out);
         out
     }
 
@@ -164,6 +207,8 @@ impl Chipset {
             keyboard: record::restore(&mut rest)?,
             reset_control: record::restore(&mut rest)?,
             pci_address: record::restore(&mut rest)?,
+            power: record::restore(&mut rest)?,
+            apic: record::restore(&mut rest)?,
             unknown: UnknownPorts::default(),
         };
         if !rest.is_empty() {
@@ -223,6 +268,7 @@ impl Chipset {
             0x71 => self.cmos.read(now),
             0x92 => self.keyboard.control_a(),
             0xCF9 => self.reset_control.read(),
+            power::EVENT_BLOCK..=power::RESET_REGISTER => self.power.read(port)?,
             _ if is_silent(port) => 0xFF,
             _ => return None,
         })
@@ -251,7 +297,10 @@ impl Chipset {
             0x71 => self.cmos.write(value, now),
             0x92 if self.keyboard.set_control_a(value) => cause = Some(RestartCause::I8042Pulse),
             0xCF9 if self.reset_control.write(value) => cause = Some(RestartCause::Port0xCF9),
-            0x60 | 0x64 | 0x92 | 0xCF9 => {}
+            power::EVENT_BLOCK..=power::RESET_REGISTER if self.power.write(port, value) => {
+                cause = Some(RestartCause::AcpiReset);
+            }
+            0x60 | 0x64 | 0x92 | 0xCF9 | power::EVENT_BLOCK..=power::RESET_REGISTER => {}
             _ if is_silent(port) => {}
             _ => self.unknown.note(port),
         }

@@ -1,7 +1,7 @@
-//! What a guest sees beside its CPU and memory: the smallest PC with which an unmodified Linux boots when CPUID
-//! shows no APIC and there are no ACPI tables and no PCI devices. It has one 16550A UART, two 8259A interrupt
-//! controllers, an 8254 timer, an MC146818 clock, the reset ports, and the traces of a keyboard controller and of
-//! a PCI bridge that Linux looks at before it gives up on them.
+//! What a guest sees beside its CPU and memory: a small PC without PCI devices and I/O APIC. It has a local APIC in
+//! x2APIC mode, two 8259A interrupt controllers, an 8254 timer, one 16550A UART, an MC146818 clock, ACPI's fixed
+//! registers, the reset ports, and the traces of a keyboard controller and of a PCI bridge that Linux looks at before
+//! it gives up on them.
 //!
 //! [`Chipset`] is one VM's set. Each device is a type in its own file that saves and restores itself with its own
 //! versioned record ([`record`]). Time is guest time in nanoseconds, handed in with each call; nothing here reads
@@ -9,6 +9,7 @@
 //!
 //! Everything that a guest or a record says is a claim. No index, shift or length comes from one unchecked.
 
+mod apic;
 mod chipset;
 mod cmos;
 mod keyboard;
@@ -16,6 +17,7 @@ mod pci;
 mod pic;
 mod pit;
 mod ports;
+pub mod power;
 pub mod record;
 mod reset;
 mod uart;
@@ -80,13 +82,16 @@ impl Width {
 /// Why a guest's OS restarted, in the words of the monitor's `restart` event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartCause {
-    /// The CPU shut down after a fault in delivering a double fault.
+    /// The CPU shut down after a fault in delivering a double fault, with an IDT that has no gate: the guest asked for
+    /// it, as Linux's `reboot=t` does.
     TripleFault,
+    /// The same with an IDT that has gates: the guest could not handle its own fault.
+    Crash,
     /// The reset control register of the chipset.
     Port0xCF9,
     /// The keyboard controller pulsed the reset line (command 0xFE), or port 0x92 did so in its place.
     I8042Pulse,
-    /// The reset register of the ACPI FADT. No table offers one yet; the word belongs to the protocol.
+    /// The reset register that the ACPI FADT names.
     AcpiReset,
 }
 
@@ -95,7 +100,7 @@ impl RestartCause {
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
-            Self::TripleFault => "triple fault",
+            Self::TripleFault | Self::Crash => "triple fault",
             Self::Port0xCF9 => "port 0xCF9",
             Self::I8042Pulse => "8042 pulse",
             Self::AcpiReset => "ACPI reset",

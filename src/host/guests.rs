@@ -5,6 +5,7 @@ use crate::{
     machine::{PAGE_SIZE, frames},
     monitor::options::Options,
     vm::{Activity, GuestFiles, Vm, archive::Archive, settings::Settings},
+    vmx::tracker::Tracker,
 };
 use alloc::{
     collections::BTreeMap,
@@ -26,12 +27,14 @@ pub struct Guests {
     /// Who ran last, so that everyone gets a turn.
     last: TenantId,
     options: Options,
+    tracker: Tracker,
 }
 
 impl Guests {
     /// No VM yet. VPIDs from `first_vpid` on are theirs.
-    pub fn new(archive: Archive<'static>, options: Options, first_vpid: u16) -> Self {
-        Self { archive, tenants: BTreeMap::new(), next_id: 1, next_vpid: first_vpid, loaded: None, last: 0, options }
+    pub fn new(archive: Archive<'static>, options: Options, tracker: Tracker, first_vpid: u16) -> Self {
+        let (tenants, next_vpid) = (BTreeMap::new(), first_vpid);
+        Self { archive, tenants, next_id: 1, next_vpid, loaded: None, last: 0, options, tracker }
     }
 
     /// Makes and starts every VM of the archive.
@@ -78,7 +81,7 @@ impl Guests {
         }
         let vpid = self.next_vpid;
         self.next_vpid = vpid.checked_add(1).ok_or("no VPID is left: restart the host")?;
-        let vm = Vm::new(name, memory, vpid, crate::machine::rtc::unix_time())?;
+        let vm = Vm::new(name, memory, vpid, crate::machine::rtc::unix_time(), self.tracker)?;
         let id = self.next_id;
         self.next_id += 1;
         self.tenants.insert(id, Tenant::new(vm, self.options.jiffy, self.options.harvest_jiffies));
@@ -114,9 +117,9 @@ impl Guests {
         self.tenants.iter_mut().map(|(id, tenant)| (*id, tenant))
     }
 
-    /// Whether a VM runs, halted or not.
-    pub fn any_running(&self) -> bool {
-        self.tenants.values().any(|tenant| tenant.vm.activity == Activity::Running)
+    /// Jiffies until a running VM is to be looked at; `None` when none runs.
+    pub fn due_in(&self) -> Option<u64> {
+        self.tenants.values().filter_map(Tenant::due_in).min()
     }
 
     /// Names of the VMs.

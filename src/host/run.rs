@@ -54,15 +54,16 @@ impl Host {
         machine_log::init(options.log);
         log::info!("qavisor {}: {:?}, {} MiB of RAM", env!("CARGO_PKG_VERSION"), boot.protocol, boot.ram_end() >> 20);
         vmx::operation::enter()?;
-        own::test_dirty_flags(IDLE_VPID)?;
-        log::info!("VMX: EPT dirty flags work, an exit and entry take {} ticks", own::exit_round_trip(IDLE_VPID)?);
+        let tracker = own::choose_tracker(options.tracker, IDLE_VPID)?;
+        let round_trip = own::exit_round_trip(IDLE_VPID)?;
+        log::info!("VMX: written pages are found by {}, an exit and entry take {round_trip} ticks", tracker.text());
         let terminal = Terminal::new(options.console)?;
         let archive = match &boot.module {
             Some(module) => Archive::read(boot::module_bytes(module))?,
             None if options.listen.is_some() => Archive::default(),
             None => return Err("no guests' archive: give one as boot module (qemu -initrd, GRUB's module2)".into()),
         };
-        let mut guests = Guests::new(archive, options, IDLE_VPID + 1);
+        let mut guests = Guests::new(archive, options, tracker, IDLE_VPID + 1);
         if options.listen.is_none() {
             guests.start_all()?;
         }
@@ -78,6 +79,7 @@ impl Host {
         host.terminal.tell(What::Ready {
             version: env!("CARGO_PKG_VERSION"),
             vms: host.guests.names().collect(),
+            tracker: tracker.text(),
             listening: options.listen,
             memory_free: host.guests.memory_free(),
         });
@@ -89,6 +91,8 @@ impl Host {
         loop {
             self.tick();
             self.terminal.send();
+            // A guest that waits for the port may have nothing else to run for.
+            self.guests.iter_mut().for_each(|(_, tenant)| tenant.console_lines(&mut self.terminal));
             if let Some(command) = self.terminal.poll() {
                 self.execute(command);
             }
@@ -99,6 +103,7 @@ impl Host {
         }
     }
 
+    /// Counts the jiffies that have passed, and does what is due with them.
     fn tick(&mut self) {
         let jiffies = self.ticker.elapsed(clock::now());
         if jiffies == 0 {
@@ -122,27 +127,36 @@ impl Host {
         }
     }
 
+    /// When the timer has to mark a tick, in TSC ticks, because somebody waits for it: jiffies in between are counted when the
+    /// next one is looked at. `None` when no VM runs: then nobody counts.
+    fn next_tick(&self) -> Option<u64> {
+        let due = self.ticker.deadline_after(self.guests.due_in()? - 1);
+        let identifier = self.next_identifier.saturating_sub(clock::micros());
+        Some(due.min(clock::now() + clock::from_micros(identifier)))
+    }
+
     /// Lets one guest run; `streaming` is what the stream's last step took, in microseconds, if there is one.
     fn run_one_guest(&mut self, streaming: Option<u64>) {
         let slice = streaming.map(|step| step.clamp(*STREAMING_SLICE.start(), *STREAMING_SLICE.end()));
         let slice_end = slice.map(|slice| clock::now() + clock::from_micros(slice));
         loop {
+            let tick = self.next_tick();
             let Some((id, tenant)) = self.guests.next_runnable() else { return self.rest() };
             // While pages stream there are always frames, and they can wait for the end of a slice.
             if slice_end.is_none() && !self.migrations.arm() {
                 return;
             }
-            let wanted = [slice_end.or_else(|| self.migrations.deadline()), self.terminal.deadline()];
-            let deadline = wanted.into_iter().flatten().fold(self.ticker.deadline(), u64::min);
+            let wanted = [slice_end.or_else(|| self.migrations.deadline()), self.terminal.deadline(), tick];
+            let deadline = wanted.into_iter().flatten().fold(self.terminal.next_poll(), u64::min);
             let stop = tenant.vm.run_until(deadline);
-            let terminal = &mut self.terminal;
-            tenant.console_lines(|line| terminal.tell(line));
-            let ticked = stop == Stop::Yield && slice_end.is_some_and(|end| clock::now() < end);
+            tenant.console_lines(&mut self.terminal);
+            let goes_on = stop == Stop::Yield && slice_end.is_some_and(|end| clock::now() < end);
+            // What the stop brings about is told with the jiffy in which it happened.
+            self.tick();
             self.stopped(id, stop);
-            if !ticked {
+            if !goes_on {
                 return;
             }
-            self.tick();
             self.terminal.send();
         }
     }
@@ -152,9 +166,8 @@ impl Host {
         if self.migrations.has_work() || !self.migrations.arm() {
             return;
         }
-        // Without a running VM nobody counts ticks.
-        let tick = self.guests.any_running().then(|| self.ticker.deadline());
-        let wanted = [tick, self.guests.device_deadline(), self.migrations.deadline(), self.terminal.deadline()];
+        let wanted =
+            [self.next_tick(), self.guests.device_deadline(), self.migrations.deadline(), self.terminal.deadline()];
         let poll = self.terminal.next_poll();
         self.idle.wait(wanted.into_iter().flatten().fold(poll, u64::min));
     }
@@ -195,6 +208,7 @@ impl Host {
             Command::Cancel { vm } => self.migrations.cancel(&vm, &mut self.guests),
             Command::Recover { vm, to } => self.migrations.recover(&vm, to),
             Command::Input { vm, text } => self.input(&vm, &text),
+            Command::Dirty { vm, end } => self.dirty(&vm, end),
             Command::Quit => self.quit(),
         };
         if let Err(message) = outcome {
@@ -209,6 +223,13 @@ impl Host {
         if taken < line.len() {
             return Err(format!("the console of `{vm}` took {taken} of {} bytes: its guest does not read", line.len()));
         }
+        Ok(())
+    }
+
+    fn dirty(&mut self, vm: &str, end: bool) -> Result<(), String> {
+        let tenant = self.guests.find(vm).and_then(|id| self.guests.get(id)).ok_or_else(|| format!("no VM `{vm}`"))?;
+        let pages = tenant.tell_dirty(end);
+        self.terminal.tell(pages);
         Ok(())
     }
 

@@ -2,21 +2,26 @@
 
 use crate::{
     devices::RestartCause,
+    host::Terminal,
     machine::{PAGE_SIZE, clock},
     monitor::{
         event::What,
         line::LineAssembler,
         report::{HarvestTime, OverheadReport},
+        runs,
     },
-    observe::{GuestRoots, Observed, Observer, ProcessTable},
-    vm::{Activity, Vm},
+    observe::{GuestRoots, Observed, Observer, ProcessTable, own_values},
+    vm::{Activity, Harvests, Vm},
 };
 use alloc::{format, string::String, vec::Vec};
 use core::time::Duration;
 use migration::Bitmap;
 
-/// Durations of harvests that are kept for the report, the latest ones.
+/// Durations of harvests that are kept for the report, the latest ones since a sample began.
 const HARVEST_TIMES: usize = 256;
+
+/// The most runs of modified pages in one event: some 3 KB, a quarter of a second at 115,200 baud.
+const MOST_RUNS: usize = 256;
 
 /// A VM with its observation.
 pub struct Tenant {
@@ -25,7 +30,8 @@ pub struct Tenant {
     observer: Observer,
     processes: ProcessTable,
     console: LineAssembler,
-    output: Vec<u8>,
+    /// Bytes of output that were dropped, as far as that was told.
+    dropped_told: u64,
     harvest_micros: Vec<u32>,
     harvests: usize,
 }
@@ -50,9 +56,9 @@ impl Tenant {
         Self {
             vm,
             observer: Observer::new(jiffy, harvest_jiffies),
-            processes: ProcessTable::new(false),
+            processes: ProcessTable::new(),
             console: LineAssembler::new(),
-            output: Vec::new(),
+            dropped_told: 0,
             harvest_micros: Vec::new(),
             harvests: 0,
         }
@@ -63,7 +69,16 @@ impl Tenant {
         if self.vm.activity != Activity::Running || !self.observer.tick(jiffies) {
             return None;
         }
-        self.harvest()
+        let observed = self.harvest();
+        if observed.is_none() {
+            self.vm.join_if_unwatched();
+        }
+        observed
+    }
+
+    /// Jiffies until [`Tenant::tick`] has something to do; none while the VM does not run.
+    pub fn due_in(&self) -> Option<u64> {
+        (self.vm.activity == Activity::Running).then(|| self.observer.due_in())
     }
 
     fn harvest(&mut self) -> Option<Observed> {
@@ -71,8 +86,12 @@ impl Tenant {
         let pages = self.vm.harvest();
         self.note_harvest(clock::to_micros(clock::now() - start));
         if self.observer.sampling() {
-            let changes = self.processes.sweep(&mut Roots(&mut self.vm));
+            let root = self.vm.vcpu.page_table_root();
+            let changes = self.processes.sweep(&[root], &mut Roots(&mut self.vm));
             self.observer.processes(changes);
+            if self.observer.sample_is_over() {
+                self.observer.processes(self.processes.finish());
+            }
         }
         let observed = self.observer.harvested(Duration::from_micros(clock::micros()), pages);
         if observed.is_some() {
@@ -86,6 +105,20 @@ impl Tenant {
         let pages = self.vm.harvest();
         self.observer.modified(pages);
         self.vm.take_migration_log(dirty);
+    }
+
+    /// The pages modified since the last call, for the monitor. The first call opens the log, and names none; `end` closes it.
+    pub fn tell_dirty(&mut self, end: bool) -> What {
+        let pages = self.vm.harvest();
+        self.observer.modified(pages);
+        let (runs, left) = match self.vm.told_log() {
+            None => (None, 0),
+            Some(log) => (Some(runs::take(log, MOST_RUNS)), log.count()),
+        };
+        if end || runs.is_none() {
+            self.vm.log_to_tell(!end);
+        }
+        What::Dirty { vm: self.vm.name.clone(), runs, left }
     }
 
     /// What a harvest takes, in microseconds: half of the latest ones took at most this.
@@ -107,6 +140,9 @@ impl Tenant {
     /// Begins a sample of length `ts`; the migration starts now (MST).
     pub fn start_sample(&mut self, ts: Duration) {
         self.harvest();
+        // What harvests of large leaves took says nothing of those that come.
+        self.harvest_micros.clear();
+        self.harvests = 0;
         self.watch(true);
         self.observer.start_sample(ts);
     }
@@ -128,13 +164,22 @@ impl Tenant {
         if on {
             let root = self.vm.vcpu.page_table_root();
             self.processes.begin(&[root], &mut Roots(&mut self.vm));
+            self.let_own_switches_be(root);
         }
+    }
+
+    /// The process of this CR3 may switch between its own roots without an exit.
+    fn let_own_switches_be(&mut self, cr3: u64) {
+        let pcid = self.vm.vcpu.has_pcid();
+        let values = own_values(cr3, pcid, &mut Roots(&mut self.vm));
+        self.vm.vcpu.set_cr3_targets(&values);
     }
 
     /// The guest replaced `old` by `new` in CR3.
     pub fn address_space(&mut self, old: u64, new: u64) {
         let changes = self.processes.cr3_load(old, new, &mut Roots(&mut self.vm));
         self.observer.processes(changes);
+        self.let_own_switches_be(new);
     }
 
     /// The guest restarted its OS; it starts again here.
@@ -147,6 +192,7 @@ impl Tenant {
         if self.observer.sampling() {
             let root = self.vm.vcpu.page_table_root();
             self.processes.begin(&[root], &mut Roots(&mut self.vm));
+            self.let_own_switches_be(root);
         }
         Ok(What::restart(&self.vm.name, cause, &self.observer.reading()))
     }
@@ -161,19 +207,25 @@ impl Tenant {
         format!("{}", self.observer.reading().identifier)
     }
 
-    /// Hands each line that the guest has printed to `tell`.
-    pub fn console_lines(&mut self, mut tell: impl FnMut(What)) {
-        if !self.vm.chipset.has_output() {
-            return;
-        }
-        self.vm.chipset.take_output(&mut self.output);
-        for byte in self.output.drain(..) {
+    /// Tells the lines that the guest has printed, as many as find room: a guest that prints without end waits for the port
+    /// by itself, and the host does not. What the UART drops meanwhile is told as a number.
+    pub fn console_lines(&mut self, terminal: &mut Terminal) {
+        while terminal.has_room()
+            && let Some(byte) = self.vm.chipset.take_output()
+        {
             let text = match self.console.push(byte) {
                 None => continue,
                 Some(Ok(text)) => text,
                 Some(Err(error)) => format!("({error})"),
             };
-            tell(What::Console { vm: self.vm.name.clone(), text });
+            terminal.tell(What::Console { vm: self.vm.name.clone(), text });
+        }
+        let dropped = self.vm.chipset.dropped_output();
+        if dropped > self.dropped_told && terminal.has_room() {
+            let text =
+                format!("({} bytes were dropped: the port is slower than the guest)", dropped - self.dropped_told);
+            self.dropped_told = dropped;
+            terminal.tell(What::Console { vm: self.vm.name.clone(), text });
         }
     }
 
@@ -184,6 +236,7 @@ impl Tenant {
 
     /// Begins the console with what another host had of a line.
     pub fn begin_line(&mut self, bytes: &[u8]) {
+        self.dropped_told = self.vm.chipset.dropped_output();
         for byte in bytes.iter().filter(|byte| !matches!(byte, b'\n' | b'\r')) {
             self.console.push(*byte);
         }
@@ -200,7 +253,8 @@ impl Tenant {
         for (reason, count) in self.vm.exit_counts() {
             *exits.entry(String::from(reason)).or_insert(0) += count;
         }
-        OverheadReport { harvest_time, exits }
+        let Harvests { count: harvests, looked_at: harvest_entries } = self.vm.harvests;
+        OverheadReport { harvest_time, harvests, harvest_entries, exits }
     }
 
     /// Host memory that the VM takes beside its RAM, in bytes.

@@ -14,7 +14,7 @@ use log::Level;
 use spin::Mutex;
 
 /// How often the port is looked at: each look is an exit on an emulated machine, and people type slowly.
-const POLL_MICROS: u64 = 20_000;
+const POLL_MICROS: u64 = 50_000;
 /// Output that may wait. What does not fit any more is waited for.
 const MOST_QUEUED: usize = 64 << 10;
 /// While output waits, the port is tried so often, in microseconds: 16 bytes at 115,200 baud.
@@ -128,6 +128,11 @@ impl Terminal {
     pub fn flush(&mut self) {
         self.port.flush(self.queue.make_contiguous());
         self.queue.clear();
+    }
+
+    /// Whether what a guest prints may be queued: it must not fill what the host's own events need.
+    pub fn has_room(&self) -> bool {
+        self.queue.len() < MOST_QUEUED / 2
     }
 
     /// Queues one event.

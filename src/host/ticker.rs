@@ -14,9 +14,9 @@ impl Ticker {
         Self { period, next: now.saturating_add(period) }
     }
 
-    /// When the next tick is due.
-    pub fn deadline(&self) -> u64 {
-        self.next
+    /// When the tick after so many others is due: 0 asks for the next one.
+    pub fn deadline_after(&self, others: u64) -> u64 {
+        self.next.saturating_add(others.saturating_mul(self.period))
     }
 
     /// The ticks since the last call.
@@ -42,7 +42,9 @@ mod tests {
                 now += step;
                 ticks += ticker.elapsed(now);
                 prop_assert_eq!(ticks, (now - 1_000) / period);
-                prop_assert!(ticker.deadline() > now && ticker.deadline() <= now + period);
+                let next = ticker.deadline_after(0);
+                prop_assert!(next > now && next <= now + period);
+                prop_assert_eq!(ticker.deadline_after(3), next + 3 * period);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Ties the engines of `crates/migration` to the VMs of this host and to their channels.
 
 mod incoming;
+mod measure;
 mod memory;
 mod network;
 mod outgoing;
@@ -62,21 +63,38 @@ impl Migrations {
         if self.incoming.iter().any(|incoming| incoming.id == Some(id)) {
             return Err(format!("`{}` is still arriving", request.vm));
         }
+        // Who gives Td needs no measure.
+        let pipe = if request.td.is_none() { Some(self.pipe(&request)?) } else { None };
+        self.outgoing.push(Outgoing::new(request, id, policy, self.jiffy, pipe));
+        Ok(())
+    }
+
+    /// A new connection for a migration.
+    fn pipe(&mut self, request: &Migrate) -> Result<Pipe, String> {
         let bandwidth = request.bandwidth.map_or(0, core::num::NonZeroU64::get);
-        let pipe = match request.to {
+        match request.to {
             Target::Memory => {
                 let latency = u64::try_from(request.latency.as_micros()).unwrap_or(u64::MAX);
                 let (here, there) = MemoryChannel::pair(bandwidth, latency);
                 self.incoming.push(Incoming::local(there));
-                Pipe::new(Box::new(here))
+                Ok(Pipe::new(Box::new(here)))
             }
-            Target::Host(to) => self.connect(to, bandwidth)?,
-        };
-        if let Some(tenant) = guests.get(id) {
-            tenant.start_sample(request.ts);
+            Target::Host(to) => self.connect(to, bandwidth),
         }
-        self.outgoing.push(Outgoing::new(id, request, policy, self.jiffy, pipe));
-        Ok(())
+    }
+
+    /// Connects for the streams of those whose link is measured, and begins their samples.
+    fn start_samples(&mut self, guests: &mut Guests, terminal: &mut Terminal) {
+        for index in 0..self.outgoing.len() {
+            let request = self.outgoing.get(index).and_then(Outgoing::wants_connection).cloned();
+            let Some(pipe) = request.map(|request| self.pipe(&request)) else { continue };
+            if let Some(outgoing) = self.outgoing.get_mut(index) {
+                match pipe {
+                    Ok(pipe) => outgoing.start_sample(pipe, guests),
+                    Err(why) => outgoing.give_up(&why, terminal),
+                }
+            }
+        }
     }
 
     fn connect(&mut self, to: SocketAddrV4, bandwidth: u64) -> Result<Pipe, String> {
@@ -99,6 +117,7 @@ impl Migrations {
             self.arrived(Pipe::new(Box::new(channel)));
             happened = true;
         }
+        self.start_samples(guests, terminal);
         for outgoing in &mut self.outgoing {
             happened |= outgoing.step(guests, terminal);
         }

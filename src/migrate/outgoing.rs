@@ -1,6 +1,11 @@
-//! A migration away from this host: connect while the sample runs, decide, stream.
+//! A migration away from this host: measure the link, sample, decide, stream.
 
-use super::{pipe::Pipe, progress::Teller, vms::Leaving};
+use super::{
+    measure::{Measure, Outcome},
+    pipe::Pipe,
+    progress::Teller,
+    vms::Leaving,
+};
 use crate::{
     host::{Guests, Terminal},
     machine::clock,
@@ -26,10 +31,14 @@ const HARVEST_SHARE: u64 = 50;
 
 /// Where it stands.
 enum Stage {
-    /// Ts is not over yet.
-    Sampling,
+    /// The link is measured.
+    Measuring(Box<Measure>),
+    /// The link is known as far as it can be: the sample is to begin, over a new connection.
+    Measured,
+    /// Ts is not over yet; the connection may still be in the making.
+    Sampling(Pipe),
     /// The engine works.
-    Streaming(Box<Source>),
+    Streaming(Box<Source>, Pipe),
     /// Nothing more to do.
     Over,
 }
@@ -43,7 +52,8 @@ pub struct Outgoing {
     request: Migrate,
     policy: PolicyName,
     jiffy: Duration,
-    pipe: Pipe,
+    /// What the link carries, in bytes a second, if that was measured.
+    bandwidth: Option<u64>,
     stage: Stage,
     teller: Teller,
     /// The end, or a break after the hand-over, was told.
@@ -51,16 +61,36 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Starts the sample; `pipe` may still be connecting.
-    pub fn new(id: u32, request: Migrate, policy: PolicyName, jiffy: Duration, pipe: Pipe) -> Self {
+    /// Begins with the measurement of the link over `pipe`, which may still be connecting; without one, with the sample.
+    pub fn new(request: Migrate, id: u32, policy: PolicyName, jiffy: Duration, pipe: Option<Pipe>) -> Self {
         let teller = Teller::new(&request.vm, Side::Source);
         let (name, policy) = (request.vm.clone(), request.policy.unwrap_or(policy));
-        Self { id, name, request, policy, jiffy, pipe, stage: Stage::Sampling, teller, told: false }
+        let stage = pipe.map_or(Stage::Measured, |pipe| Stage::Measuring(Box::new(Measure::new(pipe))));
+        Self { id, name, request, policy, jiffy, bandwidth: None, stage, teller, told: false }
     }
 
-    /// Whether pages are on their way.
+    /// What is asked for, when it is time to connect for the stream and to [`Outgoing::start_sample`].
+    pub fn wants_connection(&self) -> Option<&Migrate> {
+        matches!(self.stage, Stage::Measured).then_some(&self.request)
+    }
+
+    /// The migration starts (MST): the sample begins. `pipe` may still be connecting.
+    pub fn start_sample(&mut self, pipe: Pipe, guests: &mut Guests) {
+        if let Some(tenant) = guests.get(self.id) {
+            tenant.start_sample(self.request.ts);
+        }
+        self.stage = Stage::Sampling(pipe);
+    }
+
+    /// It cannot go on: says so, and leaves the VM as it was.
+    pub fn give_up(&mut self, why: &str, terminal: &mut Terminal) {
+        terminal.error(format!("{}: {why}", self.name), None);
+        self.stage = Stage::Over;
+    }
+
+    /// Whether bytes are on their way.
     pub fn streaming(&self) -> bool {
-        matches!(self.stage, Stage::Streaming(_))
+        matches!(self.stage, Stage::Streaming(..) | Stage::Measuring(_))
     }
 
     /// Whether it has come to its end.
@@ -70,7 +100,14 @@ impl Outgoing {
 
     /// The sample is over: decide, and begin to stream.
     pub fn sampled(&mut self, observed: &Observed, guests: &mut Guests, terminal: &mut Terminal) {
-        let sample = SampleReport::new(&observed.sample, &observed.identifiers);
+        let pipe = match core::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Sampling(pipe) => pipe,
+            other => {
+                self.stage = other;
+                return;
+            }
+        };
+        let sample = SampleReport::new(observed);
         terminal.tell(What::Sample { vm: self.name.clone(), sample });
         let rule = self.policy.rule(self.request.tp, self.request.td, self.pages_per_jiffy());
         let decision = rule.decide(&observed.sample);
@@ -104,33 +141,56 @@ impl Outgoing {
             acknowledge_every: config.push_window / 4,
         };
         match Source::new(config, offer, clock::micros()) {
-            Ok(engine) => self.stage = Stage::Streaming(Box::new(engine)),
-            Err(error) => {
-                terminal.error(format!("{}: {error}", self.name), None);
-                self.pipe.abort();
-                self.stage = Stage::Over;
-            }
+            Ok(engine) => self.stage = Stage::Streaming(Box::new(engine), pipe),
+            Err(error) => self.give_up(&error.to_string(), terminal),
         }
     }
 
-    /// What the link carries, where a limit was given: the only measure of it before the first page.
+    /// What the link carries: as measured, or the limit that was given.
     fn pages_per_jiffy(&self) -> Option<Ratio> {
-        let bandwidth = self.request.bandwidth?.get();
+        let limit = self.request.bandwidth.map(core::num::NonZeroU64::get);
+        let bandwidth = self.bandwidth.into_iter().chain(limit).min()?;
         Ratio::new(bandwidth.saturating_mul(micros(self.jiffy)), 4096 * 1_000_000)
     }
 
     /// Moves it on. True if anything happened.
     pub fn step(&mut self, guests: &mut Guests, terminal: &mut Terminal) -> bool {
-        let Stage::Streaming(engine) = &mut self.stage else { return false };
-        if self.pipe.is_connecting() || (self.told && engine.status() == Status::PostcopyPaused) {
+        match &mut self.stage {
+            Stage::Measuring(_) => self.measure(guests, terminal),
+            Stage::Streaming(..) => self.stream(guests, terminal),
+            Stage::Measured | Stage::Sampling(_) | Stage::Over => false,
+        }
+    }
+
+    fn measure(&mut self, guests: &mut Guests, terminal: &mut Terminal) -> bool {
+        let Stage::Measuring(measure) = &mut self.stage else { return false };
+        match measure.step(&Leaving { guests, id: self.id }) {
+            Outcome::Busy(happened) => return happened,
+            Outcome::Found(bandwidth) => {
+                measure.end();
+                match bandwidth {
+                    Some(rate) => log::info!("{}: the link carries {} KB/s", self.name, rate / 1000),
+                    None => log::warn!("{}: the link could not be measured", self.name),
+                }
+                self.bandwidth = bandwidth;
+                self.stage = Stage::Measured;
+            }
+            Outcome::Failed(why) => self.give_up(&why, terminal),
+        }
+        true
+    }
+
+    fn stream(&mut self, guests: &mut Guests, terminal: &mut Terminal) -> bool {
+        let Stage::Streaming(engine, pipe) = &mut self.stage else { return false };
+        if pipe.is_connecting() || (self.told && engine.status() == Status::PostcopyPaused) {
             return false;
         }
         let mut vm = Leaving { guests, id: self.id };
-        let outcome = exchange(engine, &mut self.pipe, &mut vm);
+        let outcome = exchange(engine, pipe, &mut vm);
         if let Err(error) = &outcome {
             log::warn!("{}: {error}", self.name);
         }
-        let broken = self.pipe.broken();
+        let broken = pipe.broken();
         if let Some(reason) = broken.filter(|_| !engine.status().is_final()) {
             log::warn!("{}: the link to the destination broke: {reason}", self.name);
             engine.link_lost(clock::micros(), &mut vm);
@@ -138,16 +198,17 @@ impl Outgoing {
         self.teller.source(engine, terminal);
         let status = engine.status();
         if status == Status::PostcopyPaused {
-            self.pipe.abort();
+            pipe.abort();
             self.tell_end(guests, terminal);
-        } else if status.is_final() && (self.pipe.is_drained() || broken.is_some()) {
+        } else if status.is_final() && (pipe.is_drained() || broken.is_some()) {
+            pipe.close();
             self.finish(status, guests, terminal);
         }
         outcome.unwrap_or(true)
     }
 
     fn tell_end(&mut self, guests: &mut Guests, terminal: &mut Terminal) {
-        let Stage::Streaming(engine) = &self.stage else { return };
+        let Stage::Streaming(engine, _) = &self.stage else { return };
         self.told = true;
         if let Some(tenant) = guests.get(self.id) {
             terminal.tell(What::Overhead { vm: self.name.clone(), overhead: tenant.overhead() });
@@ -158,7 +219,6 @@ impl Outgoing {
     fn finish(&mut self, status: Status, guests: &mut Guests, terminal: &mut Terminal) {
         self.tell_end(guests, terminal);
         self.stage = Stage::Over;
-        self.pipe.close();
         if status == Status::Completed {
             guests.remove(self.id);
         }
@@ -166,7 +226,7 @@ impl Outgoing {
 
     /// Whether it waits to be resumed.
     pub fn is_paused(&self) -> bool {
-        matches!(&self.stage, Stage::Streaming(engine) if engine.status() == Status::PostcopyPaused)
+        matches!(&self.stage, Stage::Streaming(engine, _) if engine.status() == Status::PostcopyPaused)
     }
 
     /// Goes on over a new connection.
@@ -174,9 +234,9 @@ impl Outgoing {
     /// # Errors
     /// When nothing is broken.
     pub fn recover(&mut self, pipe: Pipe) -> Result<(), String> {
-        let Stage::Streaming(engine) = &mut self.stage else { return Err("nothing to resume".into()) };
+        let Stage::Streaming(engine, old) = &mut self.stage else { return Err("nothing to resume".into()) };
         engine.recover().map_err(|error| format!("{}: {error}", self.name))?;
-        self.pipe = pipe;
+        *old = pipe;
         self.told = false;
         Ok(())
     }
@@ -187,20 +247,21 @@ impl Outgoing {
     /// After the hand-over.
     pub fn cancel(&mut self, guests: &mut Guests) -> Result<(), String> {
         match &mut self.stage {
-            Stage::Sampling => {
+            Stage::Streaming(engine, _) => {
+                let mut vm = Leaving { guests, id: self.id };
+                return engine.cancel(clock::micros(), &mut vm).map_err(|error| format!("{}: {error}", self.name));
+            }
+            Stage::Measuring(measure) => measure.end(),
+            Stage::Sampling(pipe) => {
+                pipe.abort();
                 if let Some(tenant) = guests.get(self.id) {
                     tenant.cancel_sample();
                 }
-                self.pipe.abort();
-                self.stage = Stage::Over;
-                Ok(())
             }
-            Stage::Streaming(engine) => {
-                let mut vm = Leaving { guests, id: self.id };
-                engine.cancel(clock::micros(), &mut vm).map_err(|error| format!("{}: {error}", self.name))
-            }
-            Stage::Over => Ok(()),
+            Stage::Measured | Stage::Over => {}
         }
+        self.stage = Stage::Over;
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use core::net::SocketAddrV4;
 use core::num::NonZeroU64;
 use core::time::Duration;
 
-use qavns::{DEFAULT_TD, DEFAULT_TP, Paper, Policy, Ratio, Robust};
+use qavns::{DEFAULT_TD, DEFAULT_TP, Paper, Policy, Ratio, Robust, td_from_link};
 
 use super::line::LONGEST_LINE;
 use super::values::{self, Word, WordError};
@@ -38,6 +38,13 @@ pub enum Command {
         vm: String,
         /// Where its other half waits.
         to: SocketAddrV4,
+    },
+    /// Tell which pages were modified since the last such command.
+    Dirty {
+        /// The VM's name.
+        vm: String,
+        /// And tell no more.
+        end: bool,
     },
     /// Set the default policy.
     Policy(PolicyName),
@@ -138,21 +145,15 @@ pub enum PolicyName {
 }
 
 impl PolicyName {
-    /// The policy itself, with the thresholds that were given. `robust` takes Td from the link where it
-    /// was measured (in pages a jiffy) and no Td was given.
+    /// The policy itself, with the thresholds that were given. Without a Td it is taken from the link where that was measured (in
+    /// pages a jiffy).
     #[must_use]
     pub fn rule(self, tp: Option<Ratio>, td: Option<Ratio>, pages_per_jiffy: Option<Ratio>) -> Box<dyn Policy> {
         let tp = tp.unwrap_or(DEFAULT_TP);
-        match (self, td, pages_per_jiffy) {
-            (Self::Paper, _, _) => {
-                let td = td.unwrap_or(DEFAULT_TD);
-                Box::new(Paper { tp, td })
-            }
-            (Self::Robust, None, Some(link)) => Box::new(Robust::from_link(tp, link)),
-            (Self::Robust, _, _) => {
-                let td = td.unwrap_or(DEFAULT_TD);
-                Box::new(Robust { tp, td })
-            }
+        let td = td.or_else(|| pages_per_jiffy.map(td_from_link)).unwrap_or(DEFAULT_TD);
+        match self {
+            Self::Paper => Box::new(Paper { tp, td }),
+            Self::Robust => Box::new(Robust { tp, td }),
         }
     }
 
@@ -238,6 +239,10 @@ impl Command {
                 let vm = need(given.vm, "cancel", "vm=NAME")?;
                 Ok(Self::Cancel { vm })
             }
+            "dirty" => {
+                let given = Given::read(rest, &["vm", "end"])?;
+                Ok(Self::Dirty { vm: need(given.vm, "dirty", "vm=NAME")?, end: given.end.unwrap_or(false) })
+            }
             "recover" => recover(rest),
             "policy" => policy(rest),
             "input" => input(rest),
@@ -320,6 +325,7 @@ struct Given {
     latency: Option<Duration>,
     downtime_limit: Option<Duration>,
     verify: Option<bool>,
+    end: Option<bool>,
 }
 
 impl Given {
@@ -363,6 +369,7 @@ impl Given {
                 values::duration(text, Duration::from_millis(1)..=Duration::from_secs(600))
             }),
             "verify" => word.into(&mut self.verify, "verify", "yes or no", yes_or_no),
+            "end" => word.into(&mut self.end, "end", "yes or no", yes_or_no),
             _ => Err(word.unknown()),
         }
     }

@@ -14,7 +14,10 @@ fn commands_of_one_word_are_read() {
     assert_eq!(read("  quit "), Command::Quit);
     assert_eq!(read("policy robust"), Command::Policy(PolicyName::Robust));
     let vm = "linux".to_string();
-    assert_eq!(read("cancel vm=linux"), Command::Cancel { vm });
+    assert_eq!(read("cancel vm=linux"), Command::Cancel { vm: vm.clone() });
+    assert_eq!(read("dirty vm=linux"), Command::Dirty { vm: vm.clone(), end: false });
+    assert_eq!(read("dirty end=yes vm=linux"), Command::Dirty { vm, end: true });
+    assert_eq!(refused("dirty"), "`dirty` needs vm=NAME");
 }
 
 #[test]
@@ -116,7 +119,7 @@ fn no_line_panics() {
 }
 
 #[test]
-fn robust_takes_td_from_the_link_unless_one_was_given() {
+fn td_comes_from_the_link_unless_one_was_given() {
     let link = Some(Ratio::whole(122));
     let calm = qavns::Sample {
         start: qavns::Reading::default(),
@@ -129,5 +132,5 @@ fn robust_takes_td_from_the_link_unless_one_was_given() {
     assert_eq!(Some(td(PolicyName::Robust, None, link)), Ratio::new(1, 122));
     assert_eq!(td(PolicyName::Robust, Some(Ratio::whole(9)), link), Ratio::whole(9));
     assert_eq!(td(PolicyName::Robust, None, None), DEFAULT_TD);
-    assert_eq!(td(PolicyName::Paper, None, link), DEFAULT_TD);
+    assert_eq!(Some(td(PolicyName::Paper, None, link)), Ratio::new(1, 122));
 }

@@ -2,6 +2,7 @@
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::Not;
 use core::time::Duration;
 
 use migration::Report;
@@ -30,6 +31,8 @@ pub enum What {
         version: &'static str,
         /// Names of the VMs.
         vms: Vec<String>,
+        /// How written pages are found.
+        tracker: &'static str,
         /// The TCP port on which migrations are taken in.
         #[serde(skip_serializing_if = "Option::is_none")]
         listening: Option<u16>,
@@ -64,8 +67,21 @@ pub enum What {
         vm: String,
         /// By which way.
         cause: &'static str,
+        /// Whether nobody asked for it.
+        #[serde(skip_serializing_if = "Not::not")]
+        crash: bool,
         /// The identifier after it.
         id: String,
+    },
+    /// Which pages were modified since this was last told.
+    Dirty {
+        /// The VM's name.
+        vm: String,
+        /// First page and number of pages of each run; absent when it is only known from now on.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        runs: Option<Vec<[u64; 2]>>,
+        /// Pages that did not fit, and come next time.
+        left: u64,
     },
     /// The VM cannot go on.
     Stopped {
@@ -222,7 +238,8 @@ impl What {
     /// The event for a restart, with the reading after it.
     #[must_use]
     pub fn restart(vm: &str, cause: RestartCause, after: &Reading) -> Self {
-        Self::Restart { vm: vm.to_string(), cause: cause.text(), id: after.identifier.to_string() }
+        let crash = cause == RestartCause::Crash;
+        Self::Restart { vm: vm.to_string(), cause: cause.text(), crash, id: after.identifier.to_string() }
     }
 
     /// This event at a time since the image started.

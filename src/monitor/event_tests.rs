@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::command::PathRequest;
 use super::super::report::HarvestTime;
 use super::*;
+use crate::observe::Observed;
 
 fn ms(milliseconds: u64) -> Milliseconds {
     Duration::from_millis(milliseconds).into()
@@ -47,9 +48,15 @@ fn the_time_of_an_event_is_in_milliseconds() {
 
 #[test]
 fn ready_leaves_out_a_port_that_is_not_open() {
-    let ready = |listening| What::Ready { version: "0.1.0", vms: alloc::vec![vm()], listening, memory_free: 4096 };
+    let ready = |listening| What::Ready {
+        version: "0.1.0",
+        vms: alloc::vec![vm()],
+        tracker: "pml",
+        listening,
+        memory_free: 4096,
+    };
     let open = json!({"event": "ready", "at": 1234.567, "version": "0.1.0", "vms": ["linux"],
-                      "listening": 4444, "memory-free": 4096});
+                      "tracker": "pml", "listening": 4444, "memory-free": 4096});
     assert_eq!(json_of(ready(Some(4444))), open);
     assert_eq!(json_of(ready(None)).get("listening"), None);
 }
@@ -69,22 +76,32 @@ fn a_reading_becomes_an_identifier_event() {
 }
 
 #[test]
+fn dirty_pages_are_runs_and_absent_before_they_are_known() {
+    let event = |runs| json_of(What::Dirty { vm: vm(), runs, left: 7 });
+    let expected = json!({"event": "dirty", "at": 1234.567, "vm": "linux", "runs": [[512, 3], [700, 1]], "left": 7});
+    assert_eq!(event(Some(alloc::vec![[512, 3], [700, 1]])), expected);
+    assert_eq!(event(None).get("runs"), None);
+}
+
+#[test]
 fn a_restart_names_its_cause() {
     let event = What::restart("linux", RestartCause::I8042Pulse, &sample().end);
     let expected = json!({"event": "restart", "at": 1234.567, "vm": "linux", "cause": "8042 pulse",
                           "id": "000000000125.1.40.9"});
     assert_eq!(json_of(event), expected);
+    let crash = json_of(What::restart("linux", RestartCause::Crash, &sample().end));
+    assert_eq!((&crash["cause"], &crash["crash"]), (&json!("triple fault"), &json!(true)));
 }
 
 #[test]
 fn a_sample_has_the_words_of_the_report() {
-    let seen = [(Duration::from_micros(100_500), sample().end.identifier)];
-    let sample = SampleReport::new(&sample(), &seen);
+    let identifiers = alloc::vec![(Duration::from_micros(100_500), sample().end.identifier)];
+    let sample = SampleReport::new(&Observed { sample: sample(), identifiers, uncounted: 2 });
     let expected = json!({
         "ts": 500.0, "jiffy": 4.0, "harvest-period": 100.0,
         "start": "000000000000.1.0.0", "end": "000000000125.1.40.9",
         "identifiers": [{"at": 100.5, "id": "000000000125.1.40.9"}],
-        "restarts": 0, "births": 40, "deaths": 0, "pages-modified": 9,
+        "restarts": 0, "births": 40, "deaths": 0, "processes-uncounted": 2, "pages-modified": 9,
     });
     let event = json_of(What::Sample { vm: vm(), sample });
     assert_eq!(event.get("sample"), Some(&expected));
@@ -96,9 +113,9 @@ fn a_decision_has_the_words_of_the_report() {
     let decision = DecisionReport::by_policy(&policy.decide(&sample()));
     let expected = json!({
         "policy": "paper", "path": "post-copy", "condition": "storm of birth and death of processes",
-        "tp": "4", "td": "1/20", "chosen-by": "policy",
-        "margin": {"line": "jiffies < Tp x births and deaths", "count": 40, "left": 125, "right": 160.0,
-                   "ratio": 0.78125},
+        "tp": "8", "td": "1/20", "chosen-by": "policy",
+        "margin": {"line": "jiffies < Tp x births and deaths", "count": 40, "left": 125, "right": 320.0,
+                   "ratio": 0.390625},
     });
     let event = json_of(What::Decision { vm: vm(), decision });
     assert_eq!(event.get("decision"), Some(&expected));
@@ -121,11 +138,13 @@ fn a_migration_has_the_words_of_the_report() {
         downtime: Some(200_000),
         setup_time: Some(1000),
         expected_downtime: Some(150_000),
+        cpu_throttle_percentage: None,
         dirty_sync_count: 3,
         rounds: alloc::vec![Round { pages: 10, bytes: 41_000, time: 5000, dirtied: 2 }],
         postcopy_requests: 4,
+        demand_fetched: None,
         fault_latency: Some(Latency { p50: 1000, p99: 2000, max: 3000 }),
-        pages: Pages { normal: 8, duplicate: 2, same: 3, delta: 4, compressed: 5, skipped: 1, twice: 0 },
+        pages: Pages { normal: 8, duplicate: 2, same: 3, delta: 4, compressed: 5, free: 6, skipped: 1, twice: 0 },
         bytes: 41_000,
         bytes_saved: 9000,
         throughput: Some(5),
@@ -136,7 +155,7 @@ fn a_migration_has_the_words_of_the_report() {
         "setup-time": 1.0, "expected-downtime": 150.0, "dirty-sync-count": 3,
         "rounds": [{"pages": 10, "bytes": 41000, "time": 5.0, "dirtied": 2}], "postcopy-requests": 4,
         "fault-latency": {"p50": 1.0, "p99": 2.0, "max": 3.0},
-        "pages": {"normal": 8, "duplicate": 2, "same": 3, "delta": 4, "compressed": 5, "skipped": 1, "twice": 0},
+        "pages": {"normal": 8, "duplicate": 2, "same": 3, "delta": 4, "compressed": 5, "free": 6, "skipped": 1, "twice": 0},
         "bytes": 41000, "bytes-saved": 9000, "throughput": 5,
     });
     let error = Some("the link broke".to_string());
@@ -157,10 +176,13 @@ fn progress_and_overhead_are_flat() {
     assert_eq!(json_of(What::Progress { vm: vm(), side: Side::Destination, progress }), expected);
     let overhead = OverheadReport {
         harvest_time: Some(HarvestTime { p50: ms(1), max: ms(2) }),
+        harvests: 3,
+        harvest_entries: 1024,
         exits: BTreeMap::from([("HLT".to_string(), 5)]),
     };
     let expected = json!({"event": "overhead", "at": 1234.567, "vm": "linux",
-                          "harvest-time": {"p50": 1.0, "max": 2.0}, "exits": {"HLT": 5}});
+                          "harvest-time": {"p50": 1.0, "max": 2.0}, "harvests": 3, "harvest-entries": 1024,
+                          "exits": {"HLT": 5}});
     assert_eq!(json_of(What::Overhead { vm: vm(), overhead }), expected);
 }
 

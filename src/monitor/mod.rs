@@ -9,4 +9,5 @@ pub mod event;
 pub mod line;
 pub mod options;
 pub mod report;
+pub mod runs;
 pub mod values;

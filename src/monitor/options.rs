@@ -8,11 +8,13 @@ use core::time::Duration;
 use log::LevelFilter;
 
 use super::values::{self, Word, WordError};
+use crate::vmx::tracker::Tracker;
 
 /// The jiffy when none is given: the tick of Linux at 250 Hz.
 const DEFAULT_JIFFY: Duration = Duration::from_millis(4);
-/// Dirty flags are collected so often when nothing else is said.
-const DEFAULT_HARVEST: Duration = Duration::from_millis(100);
+/// Dirty flags are collected so often when nothing else is said: twice in a sample of the default length. More often counts a
+/// small working set again and again, which a migration would send once, and pays for every collecting.
+const DEFAULT_HARVEST: Duration = Duration::from_millis(250);
 /// Every IPv4 host takes in packets of this size (RFC 791, section 3.1).
 const SMALLEST_MTU: u16 = 576;
 
@@ -54,6 +56,8 @@ pub struct Options {
     pub log: LevelFilter,
     /// Where the monitor is.
     pub console: Console,
+    /// How written pages are found; without it, as the CPU allows.
+    pub tracker: Option<Tracker>,
 }
 
 /// Why a command line was refused.
@@ -102,6 +106,7 @@ struct Given {
     listen: Option<u16>,
     log: Option<LevelFilter>,
     console: Option<Console>,
+    tracker: Option<Option<Tracker>>,
 }
 
 impl Given {
@@ -121,6 +126,7 @@ impl Given {
             "listen" => word.into(&mut self.listen, "listen", "a port, 1 to 65535", values::port),
             "log" => word.into(&mut self.log, "log", "error, warn, info, debug or trace", level),
             "console" => word.into(&mut self.console, "console", "com1, com2 or virtio", console),
+            "tracker" => word.into(&mut self.tracker, "tracker", "auto, dirty-bits, pml or write-protection", tracker),
             _ => Err(word.unknown()),
         }
     }
@@ -148,6 +154,7 @@ impl Options {
             listen: given.listen,
             log: given.log.unwrap_or(LevelFilter::Info),
             console: given.console.unwrap_or_default(),
+            tracker: given.tracker.flatten(),
         })
     }
 
@@ -198,6 +205,13 @@ fn console(text: &str) -> Option<Console> {
     }
 }
 
+fn tracker(text: &str) -> Option<Option<Tracker>> {
+    match text {
+        "auto" => Some(None),
+        _ => Tracker::ALL.into_iter().find(|tracker| tracker.text() == text).map(Some),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use alloc::string::ToString;
@@ -212,20 +226,23 @@ mod tests {
     fn an_empty_line_gives_the_defaults() {
         let options = Options::parse("").expect("defaults");
         assert_eq!(options.jiffy, Duration::from_millis(4));
-        assert_eq!(options.harvest_jiffies, 25);
+        assert_eq!(options.harvest_jiffies, 63);
         assert_eq!((options.ip, options.mtu, options.listen), (None, None, None));
         assert_eq!((options.log, options.console), (LevelFilter::Info, Console::Com2));
+        assert_eq!((options.tracker, Options::parse("tracker=auto").map(|auto| auto.tracker)), (None, Ok(None)));
     }
 
     #[test]
     fn every_option_is_taken() {
-        let line = " jiffy=10ms  harvest=250ms ip=10.0.0.1/24 mtu=9000\tlisten=4444 log=debug console=com1";
+        let line = " jiffy=10ms  harvest=250ms ip=10.0.0.1/24 mtu=9000\tlisten=4444 log=debug console=com1 \
+                    tracker=pml";
         let options = Options::parse(line).expect("all options");
         assert_eq!(options.jiffy, Duration::from_millis(10));
         assert_eq!(options.harvest_period(), Duration::from_millis(250));
         let ip = options.ip.expect("an address");
         assert_eq!((ip.address.octets(), ip.length), ([10, 0, 0, 1], 24));
         assert_eq!((options.mtu, options.listen), (Some(9000), Some(4444)));
+        assert_eq!(options.tracker, Some(Tracker::PageModificationLog));
         assert_eq!((options.log, options.console), (LevelFilter::Debug, Console::Com1));
     }
 
@@ -249,6 +266,7 @@ mod tests {
             "listen=0",
             "log=off",
             "console=com3",
+            "tracker=flags",
             "harvest=0ms",
             "jiffy=",
         ] {
@@ -272,6 +290,6 @@ mod tests {
         let message = "`harvest` of 100ms is no multiple of the jiffy of 3ms";
         assert_eq!(refused("harvest=100ms jiffy=3ms"), message);
         let default = Options::parse("jiffy=3ms").expect("the default adapts");
-        assert_eq!(default.harvest_jiffies, 34);
+        assert_eq!(default.harvest_jiffies, 84);
     }
 }

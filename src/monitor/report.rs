@@ -5,10 +5,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use qavns::{Decision, Identifier, Margin, Ratio, Sample};
+use qavns::{Decision, Margin, Ratio};
 use serde::{Serialize, Serializer};
 
 use super::command::PathRequest;
+use crate::observe::Observed;
 
 /// A duration that is written as a number of milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct SampleReport {
     pub births: u64,
     /// Deaths of processes.
     pub deaths: u64,
+    /// Loads of CR3 after which births and deaths may have gone unseen.
+    pub processes_uncounted: u64,
     /// Pages found modified.
     pub pages_modified: u64,
 }
@@ -67,7 +70,8 @@ pub struct IdentifierAt {
 impl SampleReport {
     /// The record of a sample and of the identifiers seen on the way.
     #[must_use]
-    pub fn new(sample: &Sample, identifiers: &[(Duration, Identifier)]) -> Self {
+    pub fn new(observed: &Observed) -> Self {
+        let Observed { sample, identifiers, uncounted } = observed;
         let identifiers = identifiers.iter().map(|(at, id)| IdentifierAt { at: (*at).into(), id: id.to_string() });
         Self {
             ts: sample.ts.into(),
@@ -79,6 +83,7 @@ impl SampleReport {
             restarts: sample.restarts(),
             births: sample.births(),
             deaths: sample.deaths(),
+            processes_uncounted: *uncounted,
             pages_modified: sample.pages_modified(),
         }
     }
@@ -175,6 +180,10 @@ pub struct OverheadReport {
     /// How long harvests took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub harvest_time: Option<HarvestTime>,
+    /// How many there were.
+    pub harvests: u64,
+    /// What they looked at, together: entries of the page tables, or words of the CPU's log of pages.
+    pub harvest_entries: u64,
     /// VM exits by reason.
     pub exits: BTreeMap<String, u64>,
 }

@@ -13,7 +13,7 @@ const MOST_IDENTIFIERS: usize = 1024;
 
 /// Without a sample, dirty flags are collected so many times less often. Every harvest makes each page's next write dear
 /// (nested, an exit to the hypervisor beneath us), and nobody decides on the identifier then.
-const IDLE_FACTOR: u64 = 20;
+const IDLE_FACTOR: u64 = 8;
 
 /// Watches one VM.
 ///
@@ -38,6 +38,7 @@ struct Running {
     /// JS at which it is over.
     last_jiffy: u64,
     identifiers: Vec<(Duration, Identifier)>,
+    uncounted: u64,
     /// One harvest of so many is kept.
     stride: usize,
     harvests: usize,
@@ -50,6 +51,8 @@ pub struct Observed {
     pub sample: Sample,
     /// The identifier after each harvest, with the caller's time of it.
     pub identifiers: Vec<(Duration, Identifier)>,
+    /// Loads of CR3 after which births and deaths may have gone unseen, because too many processes were watched.
+    pub uncounted: u64,
 }
 
 impl Observer {
@@ -85,6 +88,15 @@ impl Observer {
         self.since_harvest >= self.period() || self.sample_is_over()
     }
 
+    /// Jiffies until [`Observer::tick`] next says that a harvest is due, at least one: until then nobody needs to look.
+    #[must_use]
+    pub fn due_in(&self) -> u64 {
+        let harvest = self.period().saturating_sub(self.since_harvest);
+        let js = self.reading().identifier.js;
+        let end = self.sample.as_ref().map_or(u64::MAX, |running| running.last_jiffy.saturating_sub(js));
+        harvest.min(end).max(1)
+    }
+
     /// Jiffies from one harvest to the next.
     fn period(&self) -> u64 {
         match self.sample {
@@ -101,6 +113,9 @@ impl Observer {
     /// Births and deaths were seen.
     pub fn processes(&mut self, changes: Changes) {
         self.version.processes(changes.births, changes.deaths);
+        if let Some(running) = &mut self.sample {
+            running.uncounted = running.uncounted.saturating_add(changes.uncounted);
+        }
     }
 
     /// Pages were modified that no dirty flag shows: a device model, the loader or an incoming
@@ -136,6 +151,7 @@ impl Observer {
             ts,
             last_jiffy: start.identifier.js.saturating_add(jiffies),
             identifiers: Vec::new(),
+            uncounted: 0,
             stride: 1,
             harvests: 0,
         });
@@ -146,7 +162,9 @@ impl Observer {
         self.sample = None;
     }
 
-    fn sample_is_over(&self) -> bool {
+    /// Whether the next harvest ends the sample.
+    #[must_use]
+    pub fn sample_is_over(&self) -> bool {
         let js = self.reading().identifier.js;
         self.sample.as_ref().is_some_and(|running| js >= running.last_jiffy)
     }
@@ -161,7 +179,7 @@ impl Observer {
             jiffy: self.jiffy,
             harvest_period: self.jiffy.saturating_mul(periods),
         };
-        Some(Observed { sample, identifiers: running.identifiers })
+        Some(Observed { sample, identifiers: running.identifiers, uncounted: running.uncounted })
     }
 }
 
@@ -213,10 +231,14 @@ mod tests {
         assert!(observer.tick(1), "still due");
         assert!(observer.harvested(JIFFY, 3).is_none());
         assert!(!observer.tick(idle - 1));
-        assert_eq!(observer.reading().identifier.to_string(), "000000001000.1.0.3");
+        assert_eq!(observer.reading().identifier.to_string(), "000000000400.1.0.3");
+        assert_eq!(observer.due_in(), 1);
         observer.start_sample(JIFFY * 1000);
+        assert_eq!(observer.due_in(), 25);
         assert!(!observer.tick(24));
         assert!(observer.tick(1), "more often in a sample");
+        observer.start_sample(JIFFY * 7);
+        assert_eq!(observer.due_in(), 7, "the end of a sample is looked at in time");
     }
 
     #[test]
@@ -226,7 +248,7 @@ mod tests {
         observer.harvested(JIFFY, 50);
         observer.start_sample(Duration::from_millis(500));
         assert!(observer.sampling());
-        let Observed { sample, identifiers } = run(&mut observer, 7);
+        let Observed { sample, identifiers, .. } = run(&mut observer, 7);
         assert!(!observer.sampling());
         assert_eq!(sample.start.identifier, Identifier::START);
         assert_eq!(sample.end.identifier.to_string(), "000000000125.1.0.35");
@@ -240,7 +262,7 @@ mod tests {
     fn a_ts_of_uneven_length_ends_with_a_harvest_of_its_own() {
         let mut observer = observer();
         observer.start_sample(Duration::from_millis(130));
-        let Observed { sample, identifiers } = run(&mut observer, 1);
+        let Observed { sample, identifiers, .. } = run(&mut observer, 1);
         assert_eq!((sample.jiffies(), sample.pages_modified()), (33, 2));
         assert_eq!(identifiers.len(), 2);
     }
@@ -249,11 +271,12 @@ mod tests {
     fn a_restart_and_processes_show_in_the_sample() {
         let mut observer = observer();
         observer.start_sample(Duration::from_millis(100));
-        observer.processes(Changes { births: 3, deaths: 2 });
+        observer.processes(Changes { births: 3, deaths: 2, uncounted: 4 });
         observer.restart();
-        observer.processes(Changes { births: 1, deaths: 0 });
+        observer.processes(Changes { births: 1, deaths: 0, uncounted: 1 });
         observer.modified(2);
-        let sample = run(&mut observer, 5).sample;
+        let Observed { sample, uncounted, .. } = run(&mut observer, 5);
+        assert_eq!(uncounted, 5);
         assert_eq!(sample.end.identifier.to_string(), "000000000025.2.1.7");
         assert_eq!((sample.restarts(), sample.births(), sample.deaths()), (1, 4, 2));
     }

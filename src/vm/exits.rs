@@ -32,11 +32,12 @@ const LOW: u64 = 0xffff_ffff;
 pub fn handle(vm: &mut Vm, reason: Reason) -> Outcome {
     match reason {
         Reason::PreemptionTimer | Reason::InterruptWindow => return Outcome::Continue,
+        Reason::ModificationLogFull => vm.take_modification_log(),
         Reason::ExternalInterrupt | Reason::ExceptionOrNmi => {
             interrupts::take_pending();
             return Outcome::Stop(Stop::Yield);
         }
-        Reason::TripleFault => return Outcome::Stop(Stop::Restart(RestartCause::TripleFault)),
+        Reason::TripleFault => return Outcome::Stop(Stop::Restart(triple_fault(vm))),
         Reason::Hlt => {
             vm.vcpu.skip_instruction();
             vm.vcpu.halted = true;
@@ -54,6 +55,15 @@ pub fn handle(vm: &mut Vm, reason: Reason) -> Outcome {
         Reason::EntryFailure | Reason::EptMisconfiguration | Reason::Other(_) => return unhandled(vm, reason),
     }
     Outcome::Continue
+}
+
+/// Whoever wants a triple fault empties the IDT first; nothing but LIDT does that.
+fn triple_fault(vm: &Vm) -> RestartCause {
+    const SMALLEST_GATE: u64 = 8;
+    match vm.vcpu.read(fields::GUEST_IDTR_LIMIT) + 1 < SMALLEST_GATE {
+        true => RestartCause::TripleFault,
+        false => RestartCause::Crash,
+    }
 }
 
 fn unhandled(vm: &Vm, reason: Reason) -> Outcome {
@@ -81,6 +91,9 @@ fn read_msr(vm: &mut Vm) {
         msr::TSC => Some(vm.vcpu.tsc()),
         msr::TSC_ADJUST => Some(vm.vcpu.tsc_adjust),
         msr::EFER => Some(vm.vcpu.read(fields::GUEST_EFER)),
+        msr::APIC_BASE | msr::APIC_FIRST..=msr::APIC_LAST | msr::TSC_DEADLINE | msr::END_IN_MEMORY => {
+            vm.chipset.read_apic(number, vm.now())
+        }
         _ => msr::fixed(number),
     };
     match value {
@@ -110,6 +123,10 @@ fn write_msr(vm: &mut Vm) {
             true
         }
         msr::EFER => vm.vcpu.write_efer(value),
+        msr::APIC_BASE | msr::APIC_FIRST..=msr::APIC_LAST | msr::TSC_DEADLINE | msr::END_IN_MEMORY => {
+            let now = vm.now();
+            vm.chipset.write_apic(number, value, now, clock::to_nanos(value))
+        }
         _ => msr::write_is_ignored(number, value),
     };
     if taken {
@@ -158,11 +175,10 @@ fn access_cr(vm: &mut Vm) -> Outcome {
         CrAccess::MoveTo { cr: 4, register } => vm.vcpu.write_cr4(vm.vcpu.general(register)),
         CrAccess::MoveTo { cr: 8, register } => {
             let value = vm.vcpu.general(register);
-            vm.vcpu.cr8 = value & 0xf;
-            value <= 0xf
+            vm.chipset.set_cr8(value)
         }
         CrAccess::MoveFrom { cr: 8, register } => {
-            vm.vcpu.set_general(register, vm.vcpu.cr8);
+            vm.vcpu.set_general(register, vm.chipset.cr8());
             true
         }
         _ => false,
@@ -178,7 +194,7 @@ fn access_cr(vm: &mut Vm) -> Outcome {
     }
 }
 
-/// A page that has not come yet, or an address where the guest has no memory.
+/// A page that has not come yet, a write that tracking stopped, or an address where the guest has no memory.
 fn ept_violation(vm: &mut Vm) -> Outcome {
     let gpa = vm.vcpu.read(fields::GUEST_PHYSICAL_ADDRESS);
     let gfn = gpa / PAGE_SIZE as u64;
@@ -187,7 +203,11 @@ fn ept_violation(vm: &mut Vm) -> Outcome {
         return Outcome::Stop(Stop::PageMissing(gfn));
     }
     if gfn < vm.memory.pages() as u64 {
-        // The page came between the fault and now.
+        const WRITE: u64 = 1 << 1;
+        if vm.vcpu.read(fields::EXIT_QUALIFICATION) & WRITE != 0 {
+            vm.write_stopped(gfn);
+        }
+        // Else the page came between the fault and now.
         return Outcome::Continue;
     }
     Outcome::Stop(Stop::Dead(format!(

@@ -2,9 +2,10 @@
 //!
 //! [`plan`] turns the files into pieces of guest memory and a start state; it touches nothing.
 
+use super::acpi;
 use alloc::{format, string::String, vec, vec::Vec};
 
-/// Where the loader puts its own tables, all below 640 KiB.
+/// Where the loader puts its own tables, all below 640 KiB but ACPI's.
 const GDT: u64 = 0x500;
 const ZERO_PAGE: u64 = 0x7000;
 const PML4: u64 = 0x9000;
@@ -12,6 +13,8 @@ const PDPT: u64 = 0xa000;
 const DIRECTORIES: u64 = 0xb000;
 const COMMAND_LINE: u64 = 0x2_0000;
 const STACK: u64 = 0x8ff0;
+/// Where a PC's BIOS has its tables; the E820 table names no RAM there.
+const ACPI_TABLES: u64 = 0xe_0000;
 
 /// The end of low RAM as PCs have it, and the start of high RAM.
 const LOW_END: u64 = 0x9_fc00;
@@ -103,6 +106,7 @@ pub fn plan<'a>(kernel: &'a [u8], initrd: &'a [u8], command_line: &str, memory: 
             Piece::Made(ZERO_PAGE, zero_page(&header, initrd_at, initrd.len(), memory)),
             Piece::Made(PML4, page_tables()),
             Piece::Made(COMMAND_LINE, text),
+            Piece::Made(ACPI_TABLES, acpi::tables(ACPI_TABLES)),
             Piece::File(load, code),
             Piece::File(initrd_at, initrd),
         ],
@@ -177,6 +181,7 @@ fn zero_page(header: &Header<'_>, initrd: u64, initrd_size: usize, memory: u64) 
         put(0x0c0, &((initrd >> 32) as u32).to_le_bytes());
         put(0x21c, &(initrd_size as u32).to_le_bytes());
     }
+    put(0x070, &ACPI_TABLES.to_le_bytes());
     put(0x1e8, &[2]); // entries of the E820 table
     for (index, (start, end)) in [(0, LOW_END), (HIGH_START, memory)].into_iter().enumerate() {
         let at = 0x2d0 + 20 * index;

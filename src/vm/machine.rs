@@ -10,7 +10,7 @@ use super::{
 use crate::{
     devices::{Chipset, RestartCause},
     machine::{PAGE_SIZE, clock},
-    vmx::{ept::Ept, exit::Reason},
+    vmx::{ept::Ept, exit::Reason, tracker::Tracker},
 };
 use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 use migration::Bitmap;
@@ -54,6 +54,15 @@ pub enum Stop {
     Dead(String),
 }
 
+/// What harvests did so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Harvests {
+    /// How many there were.
+    pub count: u64,
+    /// EPT entries, and words of the CPU's log, that they looked at.
+    pub looked_at: u64,
+}
+
 /// A virtual machine. (The order of the fields is the order in which they are dropped: who refers to memory goes first.)
 pub struct Vm {
     /// Its name in the guests' archive.
@@ -74,8 +83,10 @@ pub struct Vm {
     migration_log: Option<Bitmap>,
     /// Pages modified since the sample began, while one runs.
     sample_log: Option<Bitmap>,
-    /// Reused by each harvest.
-    scratch: Bitmap,
+    /// Pages modified that the monitor has not told yet, while somebody asks.
+    told_log: Option<Bitmap>,
+    /// Harvests so far, and what they looked at.
+    pub harvests: Harvests,
     /// Restarts come from here.
     pub files: Option<GuestFiles>,
     ept: Ept,
@@ -88,13 +99,13 @@ impl Vm {
     ///
     /// # Errors
     /// One sentence: no memory, or a missing control.
-    pub fn new(name: &str, memory: u64, vpid: u16, unix_time: u64) -> Result<Self, String> {
+    pub fn new(name: &str, memory: u64, vpid: u16, unix_time: u64, tracker: Tracker) -> Result<Self, String> {
         let pages = usize::try_from(memory / PAGE_SIZE as u64).map_err(|_| "too much memory")?;
         let memory = GuestMemory::new(pages).map_err(|why| {
             format!("{why}: {} MiB wanted, {} MiB free", memory >> 20, crate::machine::frames::free_bytes() >> 20)
         })?;
-        let ept = Ept::new(memory.host(), pages)?;
-        let vcpu = Vcpu::new(ept.pointer(), vpid)?;
+        let ept = Ept::new(memory.host(), pages, tracker)?;
+        let vcpu = Vcpu::new(&ept, vpid)?;
         let chipset = Chipset::new(unix_time, clock::to_nanos(vcpu.tsc()));
         Ok(Self {
             name: name.into(),
@@ -106,7 +117,8 @@ impl Vm {
             waiting_for: None,
             migration_log: None,
             sample_log: None,
-            scratch: Bitmap::new(pages as u64),
+            told_log: None,
+            harvests: Harvests::default(),
             files: None,
             ept,
             memory,
@@ -169,10 +181,14 @@ impl Vm {
                 return Stop::Halted;
             }
             let until = self.device_deadline().map_or(deadline, |device| device.min(deadline));
+            let end_in_memory = self.offer_end_in_memory();
             let reason = match self.vcpu.run(until) {
                 Ok(reason) => reason,
                 Err(number) => return Stop::Dead(format!("VM entry failed, VM-instruction error {number}")),
             };
+            if let Some(gpa) = end_in_memory {
+                self.take_end_from_memory(gpa);
+            }
             *self.exits.entry(reason).or_insert(0) += 1;
             match exits::handle(self, reason) {
                 Outcome::Continue => {}
@@ -199,22 +215,67 @@ impl Vm {
         }
     }
 
-    /// Collects the pages modified since the last harvest, by the guest and by the hypervisor, into every log that is
-    /// open, and returns how many there were.
-    pub fn harvest(&mut self) -> u64 {
-        self.scratch.clear_all();
-        self.ept.harvest(&mut self.scratch);
-        self.memory.take_written(&mut self.scratch);
-        let count = self.scratch.count();
-        for log in [&mut self.migration_log, &mut self.sample_log].into_iter().flatten() {
-            log.or(&self.scratch);
+    /// Before an entry: says in guest memory that the interrupt in service may be ended there, if it may; and where.
+    fn offer_end_in_memory(&mut self) -> Option<u64> {
+        let gpa = self.chipset.end_in_memory().filter(|gpa| !self.is_missing(gpa / PAGE_SIZE as u64))?;
+        self.memory.write(gpa, &[1]).is_ok().then_some(gpa)
+    }
+
+    /// After the exit: the guest has cleared what was said, or it is taken back.
+    fn take_end_from_memory(&mut self, gpa: u64) {
+        if self.memory.byte(gpa) == Some(0) {
+            self.chipset.end_interrupt();
+        } else {
+            // It was in range a moment ago.
+            let _ = self.memory.write(gpa, &[0]);
         }
-        count
+    }
+
+    /// Collects the pages modified since the last harvest, by the guest and by the hypervisor, into every log that is
+    /// open, and returns how many there were; a large leaf counts as one.
+    pub fn harvest(&mut self) -> u64 {
+        self.take_modification_log();
+        let mut logs = [&mut self.migration_log, &mut self.sample_log, &mut self.told_log];
+        let mut by_guest_alone = 0;
+        let harvest = self.ept.harvest(|gfn| {
+            by_guest_alone += u64::from(!self.memory.was_written(gfn));
+            logs.iter_mut().filter_map(|log| log.as_mut()).for_each(|log| {
+                log.set(gfn);
+            });
+        });
+        let by_host = self.memory.take_written(logs.into_iter().flatten());
+        self.harvests.count += 1;
+        self.harvests.looked_at += harvest.looked_at;
+        by_guest_alone + harvest.regions + by_host
+    }
+
+    /// Right after a harvest that nobody waits for: large leaves come back if no log is open. Not as the last log closes, because
+    /// a migration's opens right after the sample's has closed.
+    pub fn join_if_unwatched(&mut self) {
+        if self.migration_log.is_none() && self.sample_log.is_none() && self.told_log.is_none() {
+            self.ept.join();
+        }
+    }
+
+    /// Moves what the CPU has logged to the EPT's own record.
+    pub fn take_modification_log(&mut self) {
+        self.vcpu.take_modification_log(|gfn| self.ept.logged(gfn));
+    }
+
+    /// A write of the guest to its RAM was stopped: by tracking, or by a translation that is no longer true.
+    pub fn write_stopped(&mut self, gfn: u64) {
+        self.ept.written(gfn);
+    }
+
+    /// An empty log. From here on it is known which pages were modified: the caller has harvested, so no large leaf is dirty.
+    fn open_log(&mut self) -> Bitmap {
+        self.ept.split();
+        Bitmap::new(self.memory.pages() as u64)
     }
 
     /// Opens or closes the log of a migration. Opened, it holds nothing: the first round sends every page.
     pub fn log_for_migration(&mut self, on: bool) {
-        self.migration_log = on.then(|| Bitmap::new(self.memory.pages() as u64));
+        self.migration_log = on.then(|| self.open_log());
     }
 
     /// Moves what the migration's log holds to `dirty`: the pages of all harvests since the last call.
@@ -227,7 +288,17 @@ impl Vm {
 
     /// Opens or closes the log of a sample.
     pub fn log_for_sample(&mut self, on: bool) {
-        self.sample_log = on.then(|| Bitmap::new(self.memory.pages() as u64));
+        self.sample_log = on.then(|| self.open_log());
+    }
+
+    /// Opens or closes the log for the monitor.
+    pub fn log_to_tell(&mut self, on: bool) {
+        self.told_log = on.then(|| self.open_log());
+    }
+
+    /// The monitor's log, if it is open.
+    pub fn told_log(&mut self) -> Option<&mut Bitmap> {
+        self.told_log.as_mut()
     }
 
     /// Whether a page was modified since the sample began.

@@ -31,6 +31,7 @@ pub struct GuestMemory {
     host: u64,
     pages: usize,
     written: Bitmap,
+    written_count: u64,
 }
 
 /// 2 MiB in pages: guests' memory starts at such a boundary, so that large leaves stay possible.
@@ -43,7 +44,7 @@ impl GuestMemory {
     /// One line, when the host has no contiguous room.
     pub fn new(pages: usize) -> Result<Self, &'static str> {
         let host = frames::allocate_aligned(pages, LARGE).ok_or("the host has too little memory for the guest")?;
-        Ok(Self { host, pages, written: Bitmap::new(pages as u64) })
+        Ok(Self { host, pages, written: Bitmap::new(pages as u64), written_count: 0 })
     }
 
     /// Pages.
@@ -72,14 +73,24 @@ impl GuestMemory {
     /// A page to write; it counts as modified.
     pub fn page_mut(&mut self, gfn: u64) -> Option<&mut Page> {
         let index = usize::try_from(gfn).ok().filter(|index| *index < self.pages)?;
-        self.written.set(gfn);
+        self.note_written(gfn);
         // SAFETY: as in `page`, and `self` is borrowed mutably.
         Some(unsafe { &mut *((self.host + (index * PAGE_SIZE) as u64) as *mut Page) })
     }
 
     /// Counts a page as modified.
     pub fn note_written(&mut self, gfn: u64) {
-        self.written.set(gfn);
+        self.written_count += u64::from(self.written.set(gfn));
+    }
+
+    /// Whether the hypervisor wrote to the page since [`GuestMemory::take_written`].
+    pub fn was_written(&self, gfn: u64) -> bool {
+        self.written_count > 0 && self.written.test(gfn)
+    }
+
+    /// A byte, if there is one.
+    pub fn byte(&self, gpa: u64) -> Option<u8> {
+        self.page(gpa / PAGE_SIZE as u64)?.get((gpa % PAGE_SIZE as u64) as usize).copied()
     }
 
     /// Copies into the guest.
@@ -101,11 +112,11 @@ impl GuestMemory {
         Ok(())
     }
 
-    /// Adds the pages that the hypervisor wrote since the last call to `dirty`, and forgets them.
-    pub fn take_written(&mut self, dirty: &mut Bitmap) -> u64 {
-        let count = self.written.count();
+    /// Adds the pages that the hypervisor wrote since the last call to each log, and forgets them. Returns how many there were.
+    pub fn take_written<'a>(&mut self, logs: impl Iterator<Item = &'a mut Bitmap>) -> u64 {
+        let count = core::mem::take(&mut self.written_count);
         if count > 0 {
-            dirty.or(&self.written);
+            logs.for_each(|log| log.or(&self.written));
             self.written.clear_all();
         }
         count

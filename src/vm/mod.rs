@@ -1,5 +1,6 @@
 //! One VM: its memory, its vCPU, what its exits mean, and how its guest is loaded.
 
+pub mod acpi;
 pub mod archive;
 pub mod cpuid;
 #[cfg(target_os = "none")]
@@ -18,4 +19,4 @@ pub mod state;
 pub mod vcpu;
 
 #[cfg(target_os = "none")]
-pub use machine::{Activity, GuestFiles, Stop, Vm};
+pub use machine::{Activity, GuestFiles, Harvests, Stop, Vm};

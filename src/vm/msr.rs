@@ -23,6 +23,16 @@ pub const PASSED_THROUGH: [u32; 11] = [
 pub const TSC: u32 = 0x10;
 /// IA32_TSC_ADJUST. With it, and an invariant TSC, Linux trusts the TSC without a watchdog over it.
 pub const TSC_ADJUST: u32 = 0x3b;
+/// IA32_APIC_BASE, the x2APIC's registers and IA32_TSC_DEADLINE: the local APIC's.
+pub const APIC_BASE: u32 = 0x1b;
+/// The first MSR of the x2APIC.
+pub const APIC_FIRST: u32 = 0x800;
+/// The last MSR of the x2APIC.
+pub const APIC_LAST: u32 = 0x8ff;
+/// IA32_TSC_DEADLINE.
+pub const TSC_DEADLINE: u32 = 0x6e0;
+/// MSR_KVM_PV_EOI_EN, the local APIC's too.
+pub const END_IN_MEMORY: u32 = 0x4b56_4d04;
 /// IA32_EFER.
 pub const EFER: u32 = 0xc000_0080;
 
@@ -38,14 +48,13 @@ pub mod efer {
 /// The value of an MSR that only ever reads one value. `None`: not there.
 pub fn fixed(msr: u32) -> Option<u64> {
     match msr {
-        0x17 => Some(0),           // platform id
-        0x1b => Some(0xfee0_0000), // APIC base: the boot processor, its APIC disabled
-        0x3a => Some(1),           // feature control: locked, VMX off
-        0x8b => Some(0),           // microcode revision
-        0xce => Some(0),           // platform info
-        0xfe => Some(0),           // MTRR capabilities: none
-        0x1a0 => Some(1),          // misc enable: fast strings
-        0x1d9 => Some(0),          // debug control
+        0x17 => Some(0),  // platform id
+        0x3a => Some(1),  // feature control: locked, VMX off
+        0x8b => Some(0),  // microcode revision
+        0xce => Some(0),  // platform info
+        0xfe => Some(0),  // MTRR capabilities: none
+        0x1a0 => Some(1), // misc enable: fast strings
+        0x1d9 => Some(0), // debug control
         _ => None,
     }
 }

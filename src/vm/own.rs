@@ -1,12 +1,16 @@
-//! The hypervisor's own guests, of a few bytes each: one that waits, and one that shows at boot that dirty flags work.
+//! The hypervisor's own guests, of a few bytes each: one that waits, and one that shows at boot that written pages are found.
 
 use super::{memory::GuestMemory, vcpu::Vcpu};
 use crate::{
     machine::{PAGE_SIZE, clock, interrupts},
-    vmx::{ept::Ept, exit::Reason},
+    vmx::{
+        ept::{Ept, tables::PATIENCE},
+        exit::Reason,
+        fields, operation,
+        tracker::Tracker,
+    },
 };
-use alloc::{format, string::String};
-use migration::Bitmap;
+use alloc::{format, string::String, vec::Vec};
 
 const CODE: u64 = 0x1000;
 const DATA: u64 = 0x2000;
@@ -20,12 +24,44 @@ struct OwnGuest {
 }
 
 impl OwnGuest {
-    fn new(code: &[u8], vpid: u16) -> Result<Self, String> {
+    fn new(code: &[u8], vpid: u16, tracker: Tracker) -> Result<Self, String> {
         let mut memory = GuestMemory::new(PAGES)?;
         memory.write(CODE, code).map_err(|error| format!("{error}"))?;
-        let ept = Ept::new(memory.host(), PAGES)?;
-        let vcpu = Vcpu::new(ept.pointer(), vpid)?;
+        let ept = Ept::new(memory.host(), PAGES, tracker)?;
+        let vcpu = Vcpu::new(&ept, vpid)?;
         Ok(Self { vcpu, ept, _memory: memory })
+    }
+
+    fn harvest(&mut self) -> Vec<u64> {
+        let mut found = Vec::new();
+        self.vcpu.take_modification_log(|gfn| self.ept.logged(gfn));
+        self.ept.harvest(|gfn| found.push(gfn));
+        found
+    }
+
+    fn run_to_halt(&mut self) -> Result<(), String> {
+        let patience = clock::now() + clock::from_micros(1_000_000);
+        loop {
+            match self.vcpu.run(patience) {
+                Ok(Reason::Hlt) => break,
+                Ok(Reason::ExternalInterrupt | Reason::ExceptionOrNmi) => interrupts::take_pending(),
+                Ok(Reason::EptViolation) if self.write_was_stopped() => {}
+                Ok(reason) => {
+                    return Err(format!(
+                        "the self-test's guest ended by {} at rip {:#x}",
+                        reason.name(),
+                        self.vcpu.read(fields::GUEST_RIP)
+                    ));
+                }
+                Err(number) => return Err(format!("VM entry failed, VM-instruction error {number}")),
+            }
+        }
+        self.vcpu.skip_instruction();
+        Ok(())
+    }
+
+    fn write_was_stopped(&mut self) -> bool {
+        self.ept.written(self.vcpu.read(fields::GUEST_PHYSICAL_ADDRESS) / PAGE_SIZE as u64)
     }
 }
 
@@ -40,7 +76,7 @@ impl Idle {
     /// When memory runs out.
     pub fn new(vpid: u16) -> Result<Self, String> {
         // 1: hlt; jmp 1b
-        OwnGuest::new(&[0xf4, 0xeb, 0xfd], vpid).map(Self)
+        OwnGuest::new(&[0xf4, 0xeb, 0xfd], vpid, Tracker::WriteProtection).map(Self)
     }
 
     /// Waits for an interrupt, at the latest until `deadline` (TSC ticks).
@@ -52,31 +88,50 @@ impl Idle {
     }
 }
 
-/// Shows on this very machine that a write sets the dirty flag, that it can be cleared, that it stays clear without a write,
-/// and that it is set again by the next write.
+/// Picks how written pages are found on this machine: the way that is asked for, or else the first that works, log aside
+/// (see [`Tracker::ALL`]).
 ///
 /// # Errors
-/// One sentence that says which step failed.
-pub fn test_dirty_flags(vpid: u16) -> Result<(), String> {
+/// One sentence: the CPU has not what was asked for, or no way works.
+pub fn choose_tracker(asked: Option<Tracker>, vpid: u16) -> Result<Tracker, String> {
+    if let Some(tracker) = asked {
+        return test_tracker(tracker, vpid).map(|()| tracker);
+    }
+    let flags = test_tracker(Tracker::DirtyBits, vpid);
+    let Err(why) = flags else { return Ok(Tracker::DirtyBits) };
+    log::warn!("{why}: written pages are found by write protection, an exit for each");
+    test_tracker(Tracker::WriteProtection, vpid).map(|()| Tracker::WriteProtection)
+}
+
+/// Shows on this very machine that a write is found, once; that nothing is found without one; and that the next write is found
+/// again, also after the page was clean for so long that its region is looked at no more.
+fn test_tracker(tracker: Tracker, vpid: u16) -> Result<(), String> {
+    if !tracker.is_offered(operation::capabilities()) {
+        return Err(format!("this CPU has not what `tracker={}` needs", tracker.text()));
+    }
     // mov [0x2000], al; hlt; jmp 0 (back to the start)
-    let mut guest = OwnGuest::new(&[0xa2, 0x00, 0x20, 0xf4, 0xeb, 0xfa], vpid)?;
+    let mut guest = OwnGuest::new(&[0xa2, 0x00, 0x20, 0xf4, 0xeb, 0xfa], vpid, tracker)?;
     guest.vcpu.start_real_mode(CODE, false);
-    let mut dirty = Bitmap::new(PAGES as u64);
-    let mut step = |guest: &mut OwnGuest, run: bool, expected: bool, what: &str| {
+    let step = |guest: &mut OwnGuest, run: bool, what: &str| {
         if run {
-            run_to_halt(&mut guest.vcpu)?;
+            guest.run_to_halt()?;
         }
-        dirty.clear_all();
-        guest.ept.harvest(&mut dirty);
-        if dirty.test(DATA_PAGE) == expected {
+        let found = guest.harvest();
+        let expected: &[u64] = if run { &[DATA_PAGE] } else { &[] };
+        if found == expected {
             Ok(())
         } else {
-            Err(format!("EPT dirty flags do not work here: {what}"))
+            let way = tracker.text();
+            Err(format!("written pages cannot be found by {way} here: {what}: found {found:?}, written {expected:?}"))
         }
     };
-    step(&mut guest, true, true, "a write did not set the flag")?;
-    step(&mut guest, false, false, "the flag did not stay clear")?;
-    step(&mut guest, true, true, "after clearing and INVEPT, a write did not set the flag again")
+    step(&mut guest, true, "the first write")?;
+    step(&mut guest, false, "no write")?;
+    step(&mut guest, true, "a write after a harvest")?;
+    for _ in 0..PATIENCE {
+        step(&mut guest, false, "no write")?;
+    }
+    step(&mut guest, true, "a write after many clean harvests")
 }
 
 /// What an exit and the entry after it take on this machine, in TSC ticks: the mean over a few HLTs of a guest of three
@@ -87,32 +142,12 @@ pub fn test_dirty_flags(vpid: u16) -> Result<(), String> {
 pub fn exit_round_trip(vpid: u16) -> Result<u64, String> {
     const TURNS: u64 = 32;
     // hlt; jmp back to it
-    let mut guest = OwnGuest::new(&[0xf4, 0xeb, 0xfd], vpid)?;
+    let mut guest = OwnGuest::new(&[0xf4, 0xeb, 0xfd], vpid, Tracker::WriteProtection)?;
     guest.vcpu.start_real_mode(CODE, false);
-    run_to_halt(&mut guest.vcpu)?;
+    guest.run_to_halt()?;
     let start = clock::now();
     for _ in 0..TURNS {
-        run_to_halt(&mut guest.vcpu)?;
+        guest.run_to_halt()?;
     }
     Ok((clock::now() - start) / TURNS)
-}
-
-fn run_to_halt(vcpu: &mut Vcpu) -> Result<(), String> {
-    let patience = clock::now() + clock::from_micros(1_000_000);
-    loop {
-        match vcpu.run(patience) {
-            Ok(Reason::Hlt) => break,
-            Ok(Reason::ExternalInterrupt | Reason::ExceptionOrNmi) => interrupts::take_pending(),
-            Ok(reason) => {
-                return Err(format!(
-                    "the self-test's guest ended by {} at rip {:#x}",
-                    reason.name(),
-                    vcpu.read(crate::vmx::fields::GUEST_RIP)
-                ));
-            }
-            Err(number) => return Err(format!("VM entry failed, VM-instruction error {number}")),
-        }
-    }
-    vcpu.skip_instruction();
-    Ok(())
 }

@@ -53,7 +53,6 @@ struct Record {
     msrs: [u64; 5],
     cr2: u64,
     debug: [u64; 5],
-    cr8: u64,
     tsc: u64,
     tsc_adjust: u64,
     halted: bool,
@@ -80,7 +79,6 @@ pub fn save(vcpu: &Vcpu) -> Result<Vec<u8>, String> {
         msrs: vcpu.context.msrs,
         cr2: vcpu.context.cr2,
         debug: vcpu.context.debug,
-        cr8: vcpu.cr8,
         tsc: vcpu.tsc(),
         tsc_adjust: vcpu.tsc_adjust,
         halted: vcpu.halted,
@@ -134,7 +132,6 @@ pub fn restore(vcpu: &mut Vcpu, bytes: &[u8]) -> Result<(), String> {
     vcpu.context.cr2 = record.cr2;
     vcpu.context.debug = record.debug;
     vcpu.context.sanitize();
-    vcpu.cr8 = record.cr8 & 0xf;
     vcpu.halted = record.halted;
     vcpu.event = record.event.map(|(info, error, length)| Event { info, error, length });
     vcpu.set_tsc(record.tsc);

@@ -7,9 +7,12 @@ use crate::{
         context::Context,
         controls::{entry, exit, pin, primary, secondary},
         entry::{Registers, exit_address, register, run},
+        ept::Ept,
         exit::Reason,
         fields::{self, Segment},
+        modification_log::{EMPTY_INDEX, ModificationLog},
         operation, timer,
+        tracker::Tracker,
         vmcs::Vmcs,
     },
 };
@@ -23,6 +26,8 @@ const CR0_NE: u64 = 1 << 5;
 const CR4_VMXE: u64 = 1 << 13;
 /// IA32_PAT after a reset (SDM table 12-12).
 const RESET_PAT: u64 = 0x0007_0406_0007_0406;
+/// CR4.PCIDE.
+const CR4_PCIDE: u64 = 1 << 17;
 /// RFLAGS.IF.
 const INTERRUPT_FLAG: u64 = 1 << 9;
 /// Blocking by STI or by MOV SS (SDM table 25-3).
@@ -85,6 +90,7 @@ struct SegmentRights {
 /// The virtual CPU.
 pub struct Vcpu {
     pub(super) vmcs: Vmcs,
+    modification_log: Option<ModificationLog>,
     /// General registers at the last exit.
     pub registers: Registers,
     pub(super) context: Context,
@@ -92,8 +98,6 @@ pub struct Vcpu {
     pub event: Option<Event>,
     /// The guest executed HLT and waits for an interrupt.
     pub halted: bool,
-    /// CR8, which has no effect: there is no APIC.
-    pub cr8: u64,
     primary: u32,
     tsc_offset: u64,
     /// IA32_TSC_ADJUST: what the guest added to its TSC (SDM 18.17.3).
@@ -108,15 +112,16 @@ impl Vcpu {
     ///
     /// # Errors
     /// When memory runs out or the CPU does not grant a control.
-    pub fn new(ept_pointer: u64, vpid: u16) -> Result<Self, String> {
+    pub fn new(ept: &Ept, vpid: u16) -> Result<Self, String> {
         let vmcs = Vmcs::new()?;
+        let logs = ept.tracker() == Tracker::PageModificationLog;
         let mut vcpu = Self {
             vmcs,
+            modification_log: logs.then(ModificationLog::new).transpose()?,
             registers: Registers::default(),
             context: Context::new(),
             event: None,
             halted: false,
-            cr8: 0,
             primary: 0,
             tsc_offset: 0,
             tsc_adjust: 0,
@@ -124,7 +129,7 @@ impl Vcpu {
             vpid,
             timer_shift: operation::capabilities().timer_shift,
         };
-        vcpu.write_controls(ept_pointer)?;
+        vcpu.write_controls(ept.pointer())?;
         vcpu.write_host_state();
         Ok(vcpu)
     }
@@ -148,6 +153,11 @@ impl Vcpu {
         let mut second = secondary::EPT | secondary::VPID | secondary::WBINVD | secondary::UNRESTRICTED;
         if capabilities.secondary.may(secondary::INVPCID) {
             second |= secondary::INVPCID;
+        }
+        if let Some(log) = &self.modification_log {
+            second |= secondary::PML;
+            self.vmcs.write(fields::PML_ADDRESS, log.address());
+            self.vmcs.write(fields::PML_INDEX, u64::from(EMPTY_INDEX));
         }
         let exits =
             exit::SAVE_DEBUG | exit::HOST_64 | exit::SAVE_PAT | exit::LOAD_PAT | exit::SAVE_EFER | exit::LOAD_EFER;
@@ -265,7 +275,6 @@ impl Vcpu {
         self.context = Context::new();
         self.event = None;
         self.halted = false;
-        self.cr8 = 0;
         self.tsc_adjust = 0;
         for segment in Segment::ALL {
             let (limit, rights) = match segment {
@@ -292,7 +301,8 @@ impl Vcpu {
             (fields::GUEST_GDTR_BASE, 0),
             (fields::GUEST_GDTR_LIMIT, 0),
             (fields::GUEST_IDTR_BASE, 0),
-            (fields::GUEST_IDTR_LIMIT, 0),
+            // As a reset leaves it (SDM table 10-1): an empty one is the guest's own doing.
+            (fields::GUEST_IDTR_LIMIT, 0xffff),
             (fields::GUEST_RSP, 0),
             (fields::GUEST_RIP, 0),
             (fields::GUEST_RFLAGS, 2),
@@ -361,6 +371,23 @@ impl Vcpu {
     /// Makes CR3 loads exit, or no longer.
     pub fn watch_cr3(&mut self, wanted: bool) {
         self.set_primary(primary::CR3_LOAD, wanted);
+    }
+
+    /// Whether CR3 holds a PCID (CR4.PCIDE).
+    pub fn has_pcid(&self) -> bool {
+        self.vmcs.read(fields::GUEST_CR4) & CR4_PCIDE != 0
+    }
+
+    /// Values that may be written to CR3 without an exit while loads are watched; as many of the first ones as the CPU
+    /// takes. It compares all that is written, bit 63 too (SDM 26.1.3).
+    pub fn set_cr3_targets(&mut self, values: &[u64]) {
+        let room = operation::capabilities().cr3_targets;
+        let mut count = 0;
+        for (field, value) in fields::CR3_TARGETS.iter().zip(values).take(room) {
+            self.vmcs.write(*field, *value);
+            count += 1;
+        }
+        self.vmcs.write(fields::CR3_TARGET_COUNT, count);
     }
 
     fn set_primary(&mut self, bit: u32, wanted: bool) {
@@ -435,6 +462,16 @@ impl Vcpu {
         }
     }
 
+    /// Calls `each` with every page that the CPU's log names, and empties it. Nothing where there is no log.
+    pub fn take_modification_log(&mut self, mut each: impl FnMut(u64)) {
+        let Some(log) = &self.modification_log else { return };
+        let index = self.vmcs.read(fields::PML_INDEX) as u16;
+        if index != EMPTY_INDEX {
+            log.pages(index).for_each(&mut each);
+            self.vmcs.write(fields::PML_INDEX, u64::from(EMPTY_INDEX));
+        }
+    }
+
     /// A guest-state field, for the exit handlers.
     pub fn read(&self, field: fields::Field) -> u64 {
         self.vmcs.read(field)
@@ -486,8 +523,7 @@ impl Vcpu {
     /// False: #GP.
     pub fn write_cr3(&mut self, value: u64) -> bool {
         const NO_FLUSH: u64 = 1 << 63;
-        const PCIDE: u64 = 1 << 17;
-        let pcid = self.vmcs.read(fields::GUEST_CR4) & PCIDE != 0;
+        let pcid = self.has_pcid();
         let root = if pcid { value & !NO_FLUSH } else { value };
         if root >> 52 != 0 {
             return false;

@@ -31,6 +31,7 @@ pub mod secondary {
     pub const WBINVD: u32 = 1 << 6;
     pub const UNRESTRICTED: u32 = 1 << 7;
     pub const INVPCID: u32 = 1 << 12;
+    pub const PML: u32 = 1 << 17;
 }
 
 /// VM-exit controls.

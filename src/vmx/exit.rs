@@ -25,6 +25,7 @@ pub enum Reason {
     PreemptionTimer,
     Wbinvd,
     Xsetbv,
+    ModificationLogFull,
     /// Anything else, by its number.
     Other(u16),
 }
@@ -56,6 +57,7 @@ impl Reason {
             52 => Self::PreemptionTimer,
             54 => Self::Wbinvd,
             55 => Self::Xsetbv,
+            62 => Self::ModificationLogFull,
             other => Self::Other(other),
         }
     }
@@ -84,6 +86,7 @@ impl Reason {
             Self::PreemptionTimer => "preemption-timer",
             Self::Wbinvd => "wbinvd",
             Self::Xsetbv => "xsetbv",
+            Self::ModificationLogFull => "page-modification-log-full",
             Self::Other(_) => "other",
         }
     }

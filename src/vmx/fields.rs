@@ -11,11 +11,13 @@ macro_rules! fields {
 
 fields! {
     VPID = 0x0000,
+    PML_INDEX = 0x0812,
     GUEST_ES_SELECTOR = 0x0800, GUEST_LDTR_SELECTOR = 0x080c, GUEST_TR_SELECTOR = 0x080e,
     HOST_ES_SELECTOR = 0x0c00, HOST_CS_SELECTOR = 0x0c02, HOST_SS_SELECTOR = 0x0c04,
     HOST_DS_SELECTOR = 0x0c06, HOST_FS_SELECTOR = 0x0c08, HOST_GS_SELECTOR = 0x0c0a,
     HOST_TR_SELECTOR = 0x0c0c,
-    IO_BITMAP_A = 0x2000, IO_BITMAP_B = 0x2002, MSR_BITMAP = 0x2004, TSC_OFFSET = 0x2010,
+    IO_BITMAP_A = 0x2000, IO_BITMAP_B = 0x2002, MSR_BITMAP = 0x2004, PML_ADDRESS = 0x200e,
+    TSC_OFFSET = 0x2010,
     EPT_POINTER = 0x201a,
     GUEST_PHYSICAL_ADDRESS = 0x2400,
     VMCS_LINK_POINTER = 0x2800, GUEST_DEBUGCTL = 0x2802, GUEST_PAT = 0x2804, GUEST_EFER = 0x2806,
@@ -41,6 +43,9 @@ fields! {
     HOST_GS_BASE = 0x6c08, HOST_TR_BASE = 0x6c0a, HOST_GDTR_BASE = 0x6c0c, HOST_IDTR_BASE = 0x6c0e,
     HOST_SYSENTER_ESP = 0x6c10, HOST_SYSENTER_EIP = 0x6c12, HOST_RSP = 0x6c14, HOST_RIP = 0x6c16,
 }
+
+/// The CR3-target values, in their order.
+pub const CR3_TARGETS: [Field; 4] = [Field(0x6008), Field(0x600a), Field(0x600c), Field(0x600e)];
 
 /// The guest's segment registers in the order of their encodings: each is 2 above the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

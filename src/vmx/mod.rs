@@ -14,6 +14,8 @@ pub mod ept;
 pub mod exit;
 pub mod fields;
 pub mod invalidate;
+pub mod modification_log;
 pub mod operation;
 pub mod timer;
+pub mod tracker;
 pub mod vmcs;

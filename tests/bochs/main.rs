@@ -1,15 +1,27 @@
 //! The image on an emulated machine, under Bochs' strict checks of VMX: real guests, real migrations, wild guests, and
 //! input that cannot be used.
 
+mod dirty;
 mod input;
 mod migrations;
+mod processes;
+mod restarts;
 #[path = "../support/mod.rs"]
 mod support;
+mod time;
 mod wild;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let trials = [wild::trials(), input::trials(), migrations::trials()];
+    let trials = [
+        wild::trials(),
+        input::trials(),
+        dirty::trials(),
+        migrations::trials(),
+        processes::trials(),
+        restarts::trials(),
+        time::trials(),
+    ];
     support::run(trials.into_iter().flatten().collect()).exit_code()
 }

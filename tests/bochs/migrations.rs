@@ -13,8 +13,7 @@ const RULE: [(&str, &str, &str); 4] = [
     ("reboot", "post-copy", "unstable operating system"),
 ];
 
-/// Demand alone is not among them: it ends when the guest has touched every page, which this guest never does.
-const PATHS: [&str; 4] = ["stop-and-copy", "pre-copy", "post-copy", "hybrid"];
+const PATHS: [&str; 5] = ["stop-and-copy", "demand", "pre-copy", "post-copy", "hybrid"];
 
 /// The tests.
 pub fn trials() -> Vec<Trial> {

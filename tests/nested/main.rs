@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use lab::agent::wire::Host::{Destination, Source};
 use lab::env::{DESTINATION_ADDRESS, Environment::Nested, PORT};
+use lab::machine::bochs::HASWELL;
 use libtest_mimic::Trial;
+use support::dirty::{Case, exact};
 use support::machine::{Event, Machine};
 use support::migration::{expect_decision, migrate};
 use support::{run, trial};
@@ -17,6 +19,9 @@ fn main() -> ExitCode {
     let trials = vec![
         linux_is_moved_by_the_rule("calm", "pre-copy", "calm"),
         linux_is_moved_by_the_rule("reboot", "post-copy", "unstable operating system"),
+        written_pages_are_found_exactly("auto", "dirty-bits"),
+        written_pages_are_found_exactly("pml", "pml"),
+        written_pages_are_found_exactly("write-protection", "write-protection"),
         trial("a_destination_that_is_absent_leaves_the_guest_at_the_source", absent_destination),
     ];
     run(trials).exit_code()
@@ -27,6 +32,12 @@ fn linux_is_moved_by_the_rule(workload: &'static str, path: &'static str, condit
         let report = migrate("nested", &format!("linux-{workload}"), &format!("--workload {workload}"))?;
         expect_decision(&report, path, condition)
     })
+}
+
+/// On KVM, which carries rights and flags over into tables of its own.
+fn written_pages_are_found_exactly(option: &'static str, tracker: &'static str) -> Trial {
+    let case = Case { environment: Nested, cpu: HASWELL, option, tracker, clock: "pit", harvest: 250 };
+    trial(format!("written_pages_are_found_exactly_by_{option}"), move || exact(case))
 }
 
 /// The link fails before the hand-over: the guest goes on at the source, and a second attempt succeeds.

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::agent::wire::{Host, Kind, Line, Party};
 use lab::artifacts::guests::{self, Guest};
 use lab::env::{Environment, Machines};
+use lab::machine::bochs::HASWELL;
 use lab::testbed::{Received, Testbed};
 use serde_json::Value;
 
@@ -20,6 +22,8 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// The memory of a tiny guest, in bytes.
 pub const TINY_MEMORY: u64 = 16 << 20;
+/// The memory of a Linux guest, in bytes.
+const LINUX_MEMORY: u64 = 128 << 20;
 
 /// An event, and the host that it is from.
 #[derive(Clone, Debug)]
@@ -63,33 +67,63 @@ impl Machine {
         Self::with_kernel(environment, test, &kernel, TINY_MEMORY, command_line)
     }
 
+    /// Starts hosts with one Linux guest, `linux`; `words` follow those of its command line that every guest has.
+    pub fn with_linux(env: Environment, test: &str, words: &str) -> Result<Self> {
+        let artifacts = artifacts()?;
+        let (kernel, initrd) = (&artifacts.debian()?.kernel, artifacts.linux_initrd()?);
+        let command_line = format!("{} {words}", guests::command_line());
+        let guest =
+            Guest { name: "linux", kernel, initrd: Some(&initrd), memory: LINUX_MEMORY, command_line: &command_line };
+        Self::with_guest(env, test, &guest, "")
+    }
+
     /// Starts hosts with one guest, `tiny`, of this kernel.
     pub fn with_kernel(env: Environment, test: &str, kernel: &Path, memory: u64, command_line: &str) -> Result<Self> {
+        Self::with_guest(env, test, &Guest { name: "tiny", kernel, initrd: None, memory, command_line }, "")
+    }
+
+    /// Starts hosts with this guest and these options of the image.
+    pub fn with_guest(env: Environment, test: &str, guest: &Guest, options: &str) -> Result<Self> {
         let folder = empty_folder(env, test)?;
         let archive = folder.join("guests.cpio");
-        let guest = Guest { name: "tiny", kernel, initrd: None, memory, command_line };
-        guests::archive(&archive, &[guest])?;
-        Self::start(env, folder, "")
+        guests::archive(&archive, slice::from_ref(guest))?;
+        Self::start(env, folder, guest.memory, options, HASWELL)
+    }
+
+    /// Starts hosts on an emulated machine with this CPU and one tiny guest, `tiny`; `options` are the image's.
+    pub fn with_tiny_on(
+        environment: Environment,
+        cpu: &str,
+        test: &str,
+        command_line: &str,
+        options: &str,
+    ) -> Result<Self> {
+        let folder = empty_folder(environment, test)?;
+        let kernel = artifacts()?.tiny_kernel()?;
+        let guest = Guest { name: "tiny", kernel: &kernel, initrd: None, memory: TINY_MEMORY, command_line };
+        guests::archive(&folder.join("guests.cpio"), &[guest])?;
+        Self::start(environment, folder, TINY_MEMORY, options, cpu)
     }
 
     /// Starts hosts with these bytes as their archive of guests, and these options of the image.
     pub fn with_archive(env: Environment, test: &str, archive: &[u8], options: &str) -> Result<Self> {
         let folder = empty_folder(env, test)?;
         fs::write(folder.join("guests.cpio"), archive)?;
-        Self::start(env, folder, options)
+        Self::start(env, folder, TINY_MEMORY, options, HASWELL)
     }
 
-    fn start(environment: Environment, folder: PathBuf, options: &str) -> Result<Self> {
-        environment.require()?;
+    fn start(env: Environment, folder: PathBuf, guest_memory: u64, options: &str, cpu: &str) -> Result<Self> {
+        env.require()?;
         let machines = Machines {
             artifacts: artifacts()?,
             guests: &folder.join("guests.cpio"),
-            guest_memory: TINY_MEMORY,
+            guest_memory,
             options,
             mtu: 9000,
+            cpu,
             folder: &folder,
         };
-        Ok(Self { testbed: environment.start(&machines)?, folder })
+        Ok(Self { testbed: env.start(&machines)?, folder })
     }
 
     /// Sends a command to the source's monitor.

@@ -1,5 +1,6 @@
 //! What the image tests share: machines that are driven event by event, and migrations that are judged by their report.
 
+pub mod dirty;
 #[allow(dead_code, reason = "each test program uses its part")]
 pub mod machine;
 pub mod migration;

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use lab::artifacts::{self, Artifacts};
 use lab::bench::BenchOptions;
 use lab::env::{Environment, Machines};
+use lab::machine::bochs::HASWELL;
 use lab::options::{HostOptions, MigrateOptions};
 use lab::session::{self, table, watch};
 
@@ -104,6 +105,7 @@ fn talk(options: &TalkOptions) -> Result<ExitCode> {
         guest_memory: options.memory,
         options: &options.hosts.options,
         mtu: options.hosts.mtu,
+        cpu: HASWELL,
         folder: &folder,
     };
     lab::hosts::talk(options.hosts.env, &machines)?;

@@ -61,6 +61,12 @@ impl Bitmap {
         self.words().iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
+    /// How many pages are in both sets.
+    #[must_use]
+    pub fn count_common(&self, other: &Self) -> u64 {
+        self.words().iter().zip(other.words()).map(|(one, two)| u64::from((one & two).count_ones())).sum()
+    }
+
     /// Whether no page is in the set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -230,6 +236,7 @@ mod tests {
             let (mut both, mut less) = (bitmap.clone(), bitmap.clone());
             both.and(&second);
             less.subtract(&second);
+            prop_assert_eq!(bitmap.count_common(&second), both.count());
             prop_assert_eq!(both.count() + less.count(), bitmap.count());
             prop_assert!(both.iter().all(|gfn| model.contains(&gfn) && other.contains(&gfn)));
         }

@@ -14,8 +14,18 @@ pub struct Config {
     pub stalled_rounds: u32,
     /// Pre-copy pauses it when so many bytes were sent; none: no limit.
     pub byte_limit: Option<u64>,
+    /// What the rounds take of the link; none: all.
+    pub rate_limit: Option<RateLimit>,
+    /// A guest that dirties pages too fast is slowed in steps, until what is left can be sent within the downtime limit:
+    /// no progress ends the rounds only when it can be slowed no further.
+    pub auto_converge: bool,
+    /// Whether it does is judged over each of these periods; two in a row count.
+    pub converge_period: Micros,
     /// Rounds of a hybrid before it turns to post-copy.
     pub hybrid_rounds: u32,
+    /// Demand fetches only what the guest touches for so long after the hand-over; then it pushes the rest as post-copy
+    /// does, so that the migration ends and the source is free. None: never.
+    pub demand_period: Option<Micros>,
     /// Within a round, dirty flags are collected this often, to skip what is dirtied again.
     pub peek_interval: Micros,
     /// Bandwidth is measured over at least this long.
@@ -27,6 +37,19 @@ pub struct Config {
     pub encodings: Encodings,
 }
 
+/// The rate of the rounds, in bytes a second: low at first, so that a guest at work feels little of it, then what the
+/// last round's pages were dirtied at and a little more (Clark et al., NSDI 2005, section 3.3). With the guest paused,
+/// and after the hand-over, there is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// The first round's.
+    pub start: u64,
+    /// Added to the dirty rate.
+    pub increment: u64,
+    /// A guest that would need more than this ends the rounds. It is taken for what the link carries.
+    pub most: u64,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -34,7 +57,11 @@ impl Default for Config {
             round_limit: 30,
             stalled_rounds: 3,
             byte_limit: None,
+            rate_limit: None,
+            auto_converge: false,
+            converge_period: 1_000_000,
             hybrid_rounds: 1,
+            demand_period: Some(10_000_000),
             peek_interval: 100_000,
             measure_interval: 100_000,
             push_window: 64 * 1024,

@@ -41,6 +41,8 @@ pub enum Error {
         /// The length that it claims.
         length: u32,
     },
+    /// Before this message, of a kind, one was lost, or it came twice.
+    OutOfOrder(u8),
     /// A message ends before its last field.
     Truncated(u8),
     /// A message goes on after its last field.
@@ -83,6 +85,9 @@ impl fmt::Display for Error {
             }
             Self::TooLong { kind, length } => {
                 write!(f, "broken stream: a message of kind {kind} claims {length} bytes")
+            }
+            Self::OutOfOrder(kind) => {
+                write!(f, "broken stream: a message before one of kind {kind} was lost, or this came twice")
             }
             Self::Truncated(kind) => {
                 write!(f, "broken stream: a message of kind {kind} is too short")

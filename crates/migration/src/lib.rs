@@ -11,7 +11,7 @@
 //!   Hello (offer)            ------------>  prepare
 //!                            <------------  Accept | Refuse
 //!   Pages, Round ...         ------------>  (pre-copy, hybrid: while the guest runs)
-//!   Paused, Pages, Stale     ------------>
+//!   Paused, Stale, Pages     ------------>  (what has changed; free pages; the rest, if the guest must wait for it)
 //!   State                    ------------>  load
 //!                            <------------  Ready
 //!   Commit                   ------------>  run          (see `handover`)
@@ -22,11 +22,15 @@
 //!                            <------------  Verdict
 //!   Done                     ------------>
 //! ```
+//! Before that, and over a connection of its own, a [`Probe`] may measure what the link carries.
+//!
 //! Everything that a peer says is a claim: lengths, counts and frame numbers are checked once, where they are read.
 
 extern crate alloc;
 
 mod bitmap;
+mod bucket;
+mod budget;
 mod config;
 mod destination;
 pub mod encoding;
@@ -35,18 +39,21 @@ mod handover;
 pub mod link;
 mod meter;
 mod page;
+mod probe;
 mod report;
 mod source;
 mod vm;
 pub mod wire;
 
 pub use bitmap::Bitmap;
-pub use config::Config;
+pub use budget::{Budget, StreamId};
+pub use config::{Config, RateLimit};
 pub use destination::{Destination, Fault};
 pub use encoding::Encodings;
 pub use error::Error;
 pub use link::{End, Link};
 pub use page::{PAGE_SIZE, Page, ZERO_PAGE, hash, is_zero};
+pub use probe::Probe;
 pub use report::{Latency, Pages, Report, Round, Status, Verdict};
 pub use source::{MIN_ROOM, Source};
 pub use vm::{DestinationVm, SourceVm};

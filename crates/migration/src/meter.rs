@@ -291,4 +291,36 @@ mod tests {
         full_interval(&mut meter, &mut now, 1_000_000, 0);
         assert_eq!((meter.bandwidth(now), meter.capacity()), (Some(1_000_000_000), Some(1_000_000_000)));
     }
+
+    /// A tenth of a second in which so many bytes go over, and are acknowledged at its end.
+    fn tenth(meter: &mut Meter, from: u64, bytes: usize) -> u64 {
+        meter.sent(bytes, from);
+        let total = meter.total();
+        meter.acknowledged(total, from + 100_000).unwrap();
+        from + 100_000
+    }
+
+    #[test]
+    fn bandwidth_is_not_measured_while_pages_of_zeroes_are_scanned() {
+        let mut meter = Meter::new(100_000);
+        meter.scanned(250, 0);
+        let now = tenth(&mut meter, 0, 1_000_000);
+        assert_eq!(meter.bandwidth(now), Some(10_000_000));
+        meter.scanned(1, 5000);
+        let now = tenth(&mut meter, now, 5_000);
+        assert_eq!(meter.bandwidth(now), Some(10_000_000));
+        meter.scanned(500, 10);
+        let now = tenth(&mut meter, now, 2_000_000);
+        assert_eq!(meter.bandwidth(now), Some(15_000_000));
+    }
+
+    #[test]
+    fn less_than_an_interval_changes_nothing() {
+        let mut meter = Meter::new(100_000);
+        meter.scanned(250, 0);
+        let now = tenth(&mut meter, 0, 1_000_000);
+        meter.sent(1000, now);
+        meter.acknowledged(1_001_000, now + 99_999).unwrap();
+        assert_eq!(meter.bandwidth(now + 99_999), Some(10_000_000));
+    }
 }

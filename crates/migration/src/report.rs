@@ -92,17 +92,19 @@ pub struct Pages {
     pub delta: u64,
     /// Sent compressed.
     pub compressed: u64,
-    /// Left out of a round because they were dirtied again.
+    /// Pages that the guest does not need, sent as a mark. The destination counts them among the duplicates.
+    pub free: u64,
+    /// Left out of a round because they were dirtied again, or are in most rounds.
     pub skipped: u64,
     /// Sent though the destination held that very version.
     pub twice: u64,
 }
 
 impl Pages {
-    /// Sent (or received), however.
+    /// All that went over, however.
     #[must_use]
     pub fn sent(&self) -> u64 {
-        self.normal + self.duplicate + self.same + self.delta + self.compressed
+        self.normal + self.duplicate + self.same + self.delta + self.compressed + self.free
     }
 
     /// Pages go (or came) as a record says.
@@ -148,12 +150,18 @@ pub struct Report {
     /// The downtime that was predicted when the guest was paused.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_milliseconds")]
     pub expected_downtime: Option<Micros>,
+    /// The most that the guest was slowed by, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_throttle_percentage: Option<u8>,
     /// How often dirty flags were collected for the stream.
     pub dirty_sync_count: u64,
     /// The rounds while the guest ran.
     pub rounds: Vec<Round>,
     /// Pages that the guest waited for at the destination.
     pub postcopy_requests: u64,
+    /// On demand: pages that the guest fetched before the rest was pushed after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub demand_fetched: Option<u64>,
     /// How long it waited for each.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault_latency: Option<Latency>,

@@ -22,6 +22,14 @@ pub trait SourceVm {
     /// harvest. Other observers of the same dirty flags must not lose by it.
     fn harvest(&mut self, dirty: &mut Bitmap);
 
+    /// Adds pages whose content the guest does not need now: before it reads one it writes it, or takes zeroes for it. Asked
+    /// while the guest does not run, so it must hold at that moment; [`SourceVm::harvest`] tells the pages that it
+    /// takes into use later.
+    fn free_pages(&mut self, _into: &mut Bitmap) {}
+
+    /// Slows the guest: of its time it is to run `100 - percent` hundredths. 0: it runs at full speed.
+    fn throttle(&mut self, _percent: u8) {}
+
     /// About how many bytes [`SourceVm::save_state`] will give: to predict the downtime.
     fn state_size(&self) -> usize {
         16 * 1024

@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{PATHS, Program, SimVm, World, offer};
-use migration::wire::{self, Decoder, Item, MAX_STATE, MAX_WHOLE, Message};
+use common::{PATHS, Program, SimVm, World, config, offer};
+use migration::wire::{self, Decoder, Item, MAX_STATE, MAX_WHOLE, Message, Numbering};
 use migration::{Config, Destination, Error, Link, MIN_ROOM, Path, Source, Status};
 use proptest::prelude::*;
 
@@ -15,15 +15,24 @@ fn program() -> Program {
 
 /// What a whole migration sends to the destination.
 fn stream(path: Path) -> Vec<u8> {
-    let mut world = World::new(offer(path, PAGES), Config::default(), program(), Link::new(0, 0));
+    let mut world = World::new(offer(path, PAGES), config(), program(), Link::new(0, 0));
     world.tape = Some(Vec::new());
     world.pace = 0;
     world.finish();
     world.tape.unwrap()
 }
 
+/// With the numbers that an honest peer gives its messages.
+fn numbered(bytes: &[u8], numbering: &mut Numbering) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let end = bytes.len();
+    numbering.stamp(&mut bytes, 0, end);
+    bytes
+}
+
 /// Feeds a destination in the given pieces, and touches a page in between as a guest does.
 fn feed(bytes: &[u8], pieces: &[usize]) -> (Destination, SimVm, Result<(), Error>) {
+    let bytes = &numbered(bytes, &mut Numbering::default())[..];
     let mut vm = SimVm::blank(program());
     let mut destination = Destination::new(0);
     let (mut rest, mut out, mut result) = (bytes, Vec::new(), Ok(()));
@@ -158,11 +167,41 @@ fn a_page_that_comes_again_after_the_hand_over_does_not_undo_what_the_guest_wrot
     let (mut destination, mut vm, result) = feed(&bytes, &[]);
     assert_eq!((result, vm.running, vm.memory[3][0]), (Ok(()), true, 7));
     vm.memory[3][0] = 8;
-    let mut again = Vec::new();
-    page(&mut again);
-    destination.receive(&again, 2, &mut vm).unwrap();
+    let before = bytes.len();
+    page(&mut bytes);
+    let again = &numbered(&bytes, &mut Numbering::default())[before..];
+    destination.receive(again, 2, &mut vm).unwrap();
     assert_eq!(vm.memory[3][0], 8);
     assert_eq!(destination.report(2).unwrap().pages.twice, 1);
+}
+
+#[test]
+fn a_message_that_was_lost_or_comes_twice_is_not_passed_over() {
+    let messages = [
+        message(&Message::Hello(offer(Path::PostCopy, PAGES))),
+        message(&Message::Round { number: 1 }),
+        message(&Message::Round { number: 2 }),
+        message(&Message::Paused),
+    ];
+    let mut numbering = Numbering::default();
+    let [hello, first, second, paused] = messages.map(|bytes| numbered(&bytes, &mut numbering));
+    let receive = |stream: &[&Vec<u8>]| {
+        let bytes: Vec<u8> = stream.iter().copied().flatten().copied().collect();
+        Destination::new(0).receive(&bytes, 0, &mut SimVm::blank(program()))
+    };
+    assert_eq!(receive(&[&hello, &first, &second, &paused]), Ok(()));
+    assert_eq!(receive(&[&hello, &second, &paused]), Err(Error::OutOfOrder(3)));
+    assert_eq!(receive(&[&hello, &first, &first, &second]), Err(Error::OutOfOrder(3)));
+    assert_eq!(receive(&[&hello, &second, &first]), Err(Error::OutOfOrder(3)));
+}
+
+#[test]
+fn numbers_begin_anew_after_the_last() {
+    let mut numbering = Numbering::default();
+    for _ in 0..(1 << 24) - 1 {
+        numbering.take();
+    }
+    assert_eq!((numbering.take(), numbering.take()), ([255, 255, 255], [0, 0, 0]));
 }
 
 /// More pages than a window holds.
@@ -174,9 +213,11 @@ fn answer(answers: &[Vec<u8>]) -> (Result<(), Error>, Source, SimVm) {
     let mut source = Source::new(Config::default(), offer(Path::PostCopy, MANY), 0).unwrap();
     let mut out = Vec::new();
     let mut result = Ok(());
+    let mut numbering = Numbering::default();
     for answer in answers {
+        let answer = numbered(answer, &mut numbering);
         while result.is_ok() && source.transmit(0, &mut vm, 1 << 20, &mut out).unwrap() > 0 {}
-        result = result.and_then(|()| source.receive(answer, 1, &mut vm));
+        result = result.and_then(|()| source.receive(&answer, 1, &mut vm));
     }
     (result, source, vm)
 }

@@ -28,7 +28,9 @@ mod version;
 pub use fields::{FieldFault, ParseError};
 pub use general::{GeneralVersion, Release};
 pub use identifier::{Identifier, JS_DIGITS};
-pub use policy::{Condition, DEFAULT_TD, DEFAULT_TP, Decision, Line, Margin, Paper, PathChoice, Policy, Robust};
+pub use policy::{
+    Condition, DEFAULT_TD, DEFAULT_TP, Decision, Line, Margin, Paper, PathChoice, Policy, Robust, td_from_link,
+};
 pub use ratio::{ParseRatioError, Ratio};
 pub use sample::Sample;
 pub use version::{Reading, Totals, Version};

@@ -17,8 +17,9 @@ use core::fmt;
 use crate::ratio::Ratio;
 use crate::sample::Sample;
 
-/// Tp when nobody gives one: 4 jiffies for each birth or death. A starting point, not a finding.
-pub const DEFAULT_TP: Ratio = Ratio::whole(4);
+/// Tp when nobody gives one: 8 jiffies for each birth or death, 16 processes a second that come and go with the default jiffy of
+/// 4 ms. A starting point, not a finding.
+pub const DEFAULT_TP: Ratio = Ratio::whole(8);
 
 /// Td when nobody gives one and no link was measured: 1/20 jiffy for each page, 20 MB/s with the default jiffy of 4 ms. That is
 /// what the stream carries on an emulated machine at its best; a link of 1 Gbit/s would be near 1/120. A starting
@@ -27,6 +28,13 @@ pub const DEFAULT_TD: Ratio = match Ratio::new(1, 20) {
     Some(td) => td,
     None => Ratio::whole(0),
 };
+
+/// Td from the measured link, in pages a jiffy: a guest is unruly when it modifies pages faster than the link carries
+/// them, for then the rounds of a pre-copy do not shrink. Over a link that carries nothing, every write is too fast.
+#[must_use]
+pub fn td_from_link(pages_per_jiffy: Ratio) -> Ratio {
+    pages_per_jiffy.inverse().unwrap_or(Ratio::whole(u64::MAX))
+}
 
 /// The paths that the rule chooses between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,17 +220,6 @@ pub struct Robust {
     pub tp: Ratio,
     /// Jiffies for each modified page, below which processes are unruly.
     pub td: Ratio,
-}
-
-impl Robust {
-    /// Td from the measured link, in pages a jiffy: a guest is unruly when it modifies pages faster than
-    /// the link carries them, for then the rounds of a pre-copy do not shrink. Over a link that carries
-    /// nothing, every write is too fast.
-    #[must_use]
-    pub fn from_link(tp: Ratio, pages_per_jiffy: Ratio) -> Self {
-        let td = pages_per_jiffy.inverse().unwrap_or(Ratio::whole(u64::MAX));
-        Self { tp, td }
-    }
 }
 
 impl Policy for Robust {

@@ -5,7 +5,7 @@ use core::time::Duration;
 use proptest::prelude::*;
 use qavns::{
     Condition, DEFAULT_TD, DEFAULT_TP, Decision, Line, Paper, ParseRatioError, PathChoice, Policy, Ratio, Robust,
-    Sample, Version,
+    Sample, Version, td_from_link,
 };
 
 fn ratio(text: &str) -> Ratio {
@@ -63,7 +63,7 @@ fn a_restart_makes_the_operating_system_unstable() {
 
 #[test]
 fn more_than_a_birth_each_tp_is_a_storm() {
-    let sample = busy(32, 0);
+    let sample = busy(16, 0);
     for decision in [paper(&sample), robust(&sample)] {
         let text = decision.condition.to_string();
         assert_eq!(text, "storm of birth and death of processes");
@@ -127,10 +127,9 @@ fn the_paper_is_blind_to_writes_before_the_last_birth_and_robust_is_not() {
 }
 
 #[test]
-fn robust_takes_td_from_the_link() {
-    let tp = DEFAULT_TP;
-    assert_eq!(Robust::from_link(tp, ratio("122")).td, ratio("1/122"));
-    let dead_link = Robust::from_link(tp, Ratio::whole(0));
+fn td_is_what_the_link_carries() {
+    assert_eq!(td_from_link(ratio("122")), ratio("1/122"));
+    let dead_link = Robust { tp: DEFAULT_TP, td: td_from_link(Ratio::whole(0)) };
     let one_write = dead_link.decide(&busy(0, 1));
     assert_eq!(one_write.condition, Condition::UnrulyProcesses);
     let none = dead_link.decide(&busy(0, 0));

@@ -16,8 +16,8 @@ const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 /// `panic=-1` restarts at once, so that a panic is seen as a restart. The other words are about time: guests/README.md
 /// has the measurements.
 pub fn command_line() -> String {
-    const OWN: &str = "console=ttyS0 quiet nokaslr acpi=off pci=off mitigations=off io_delay=none no_timer_check \
-        random.trust_cpu=on cryptomgr.notests audit=0 rdinit=/init panic=-1";
+    const OWN: &str = "console=ttyS0 quiet nokaslr pci=off mitigations=off io_delay=none no_timer_check \
+        random.trust_cpu=on cryptomgr.notests audit=0 init_on_alloc=0 clearcpuid=erms rdinit=/init panic=-1";
     format!("{OWN} {}", slow_initcalls())
 }
 

@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_price_of_an_exit_is_read_from_the_log() {
-        let log = "[ 0.1] info  VMX: EPT dirty flags work, an exit and entry take 36980 ticks\n[ 0.2] info  ready";
+        let log = "[ 0.1] info  VMX: written pages are found by dirty-bits, an exit and entry take 36980 ticks\n[ 0.2] info  ready";
         assert_eq!(round_trip(log), Some(36980));
         assert_eq!(round_trip("[ 0.2] info  ready"), None);
     }

@@ -7,7 +7,6 @@ const IMAGE_LIMIT: u64 = 1 << 20;
 /// The hypervisor's own memory is at most 16 MiB and 0.5 % of the guest's.
 const MEMORY_LIMIT: f64 = 16.0 * 1024.0 * 1024.0;
 const MEMORY_SHARE: f64 = 0.005;
-const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 
 /// The figures that are no row of QEMU's.
 pub fn figures(image: Option<u64>, rows: &[Row]) -> String {
@@ -39,9 +38,12 @@ fn row_figures(row: &Row) -> Vec<String> {
     if let Some(ticks) = row.round_trip {
         lines.push(line(&name("VM exit and entry, ticks"), &ticks.to_string(), ""));
     }
-    let harvest = row.number(&["overhead", "harvest-time", "p50"]);
-    if let (Some(harvest), Some(memory)) = (harvest, row.number(&["memory"])) {
-        lines.push(line(&name("harvest, ms a GiB"), &format!("{:.1}", harvest * GIB / memory), ""));
+    if let Some(harvest) = row.number(&["overhead", "harvest-time", "p50"]) {
+        let leaves = row.number(&["memory"]).map(|memory| format!("the guest has {} leaves", memory / 4096.0));
+        lines.push(line(&name("harvest, ms"), &format!("{harvest:.2}"), ""));
+        if let Some(entries) = entries_a_harvest(row) {
+            lines.push(line(&name("harvest, entries"), &format!("{entries:.0}"), &leaves.unwrap_or_default()));
+        }
     }
     if let (Some(downtime), Some(least)) = (row.number(&["migration", "downtime"]), least_downtime(row)) {
         let limit = format!("last round / throughput {least:.0}");
@@ -57,6 +59,11 @@ fn row_figures(row: &Row) -> Vec<String> {
         ));
     }
     lines
+}
+
+fn entries_a_harvest(row: &Row) -> Option<f64> {
+    let harvests = row.number(&["overhead", "harvests"]).filter(|harvests| *harvests > 0.0)?;
+    Some(row.number(&["overhead", "harvest-entries"])? / harvests)
 }
 
 /// A pre-copy's guest is silent at least while what its last round left dirty goes over, in ms.
@@ -115,7 +122,7 @@ mod tests {
                 "migration": {"total-time": 1000.4, "downtime": 20.0, "throughput": 4_096_000, "link-throughput": 8_192_000,
                     "rounds": [{"dirtied": 900}, {"dirtied": 10}]},
                 "verify": {"heartbeat-gap": 120.0},
-                "overhead": {"harvest-time": {"p50": 0.5, "max": 1.0}}
+                "overhead": {"harvest-time": {"p50": 0.5, "max": 1.0}, "harvests": 4, "harvest-entries": 4096}
             }),
             start: Some(7200.0),
             round_trip: Some(1234),
@@ -134,7 +141,8 @@ mod tests {
         assert!(line("own memory").ends_with("8.0 at most 16.6"));
         assert!(line("first heartbeat").ends_with("7200 QEMU 17100"));
         assert!(line("VM exit").ends_with("1234"));
-        assert!(line("harvest").ends_with("a GiB 4.0"));
+        assert!(line("harvest, ms").ends_with("ms 0.50"));
+        assert!(line("harvest, entries").ends_with("1024 the guest has 32768 leaves"));
         assert!(line("downtime").ends_with("20 last round / throughput 10"));
         assert!(line("throughput, MB/s").ends_with("4.1 link 8.2: 50 %"));
     }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::{Environment, Machines};
 use crate::agent::wire::{Host, Kind, Line, Party};
 use crate::artifacts::iso::{self, Contents, Protocol};
-use crate::machine::bochs::{Bochs, Config, HASWELL, read_lines};
+use crate::machine::bochs::{Bochs, Config, read_lines};
 use crate::testbed::{Testbed, Wiring};
 
 /// Starts the machine. Its log (COM1) is `source.log`.
@@ -27,7 +27,7 @@ pub fn start(machines: &Machines) -> Result<Testbed> {
         cdrom: &iso,
         disks: &[],
         memory: machines.source_memory(Environment::Bochs)?,
-        cpu: HASWELL,
+        cpu: machines.cpu,
         log: &log,
     })?;
     let (sender, lines) = mpsc::channel();

@@ -107,6 +107,8 @@ pub struct Machines<'a> {
     pub options: &'a str,
     /// The largest IP packet between the hosts.
     pub mtu: u32,
+    /// The CPU of an emulated machine, by Bochs' name.
+    pub cpu: &'a str,
     /// Where logs go.
     pub folder: &'a Path,
 }

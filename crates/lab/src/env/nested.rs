@@ -11,7 +11,7 @@ use crate::agent::job::Link;
 use crate::agent::wire::Line;
 use crate::artifacts::base::make_disk;
 use crate::artifacts::stamp;
-use crate::machine::bochs::{Bochs, Config, HASWELL, read_lines};
+use crate::machine::bochs::{Bochs, Config, read_lines};
 use crate::testbed::{Testbed, Wiring};
 
 /// What the emulated machine needs beside its hosts' memory, in MiB: the kernel, KVM, and QEMU's pages.
@@ -38,7 +38,7 @@ pub fn start(machines: &Machines) -> Result<Testbed> {
         cdrom: &base.iso,
         disks: &[base.disk, disk],
         memory,
-        cpu: HASWELL,
+        cpu: machines.cpu,
         log: &log,
     })?;
     let (sender, lines) = mpsc::channel();

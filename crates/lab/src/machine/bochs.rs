@@ -40,6 +40,10 @@ pub struct Config<'a> {
 
 /// The CPU with EPT A/D bits and the preemption timer whose TSC runs as fast as it claims.
 pub const HASWELL: &str = "corei7_haswell_4770";
+/// A CPU without these bits.
+pub const IVY_BRIDGE: &str = "corei7_ivy_bridge_3770k";
+/// A CPU that has page-modification logging too; what it says of its clock is not true.
+pub const SKYLAKE: &str = "corei7_skylake_x";
 
 /// A machine that runs.
 pub struct Bochs {

@@ -24,8 +24,9 @@ const SETTLE: u64 = 10;
 const AFTERWARDS: u64 = 10;
 /// A guest that prints no heartbeat is at work when it has printed nothing for so long.
 const QUIET: Duration = Duration::from_secs(15);
-/// From the lab's command to the start of the sample: the line is slow, the host has a connection to make.
-const COMMAND_LATENCY: Duration = Duration::from_millis(100);
+/// From the lab's command to the start of the sample: the line is slow, the host has a connection to make and the link to
+/// measure.
+const COMMAND_LATENCY: Duration = Duration::from_millis(450);
 /// How often a person's view is renewed when nothing comes.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -69,7 +70,7 @@ fn settled(options: &MigrateOptions) -> u64 {
 fn shutdown_time(environment: Environment) -> Duration {
     Duration::from_millis(match environment {
         Environment::Kvm | Environment::Bochs => 50,
-        Environment::Nested => 350,
+        Environment::Nested => 450,
     })
 }
 
@@ -241,11 +242,11 @@ mod tests {
     #[test]
     fn a_guest_that_restarts_is_asked_for_before_it_does() {
         assert_eq!(settled_with("--env bochs --workload calm"), SETTLE);
-        // 250 ms to the middle of the sample, 100 ms to its start, 50 ms to shut down: three beats before the last.
-        assert_eq!(settled_with("--env bochs --workload reboot"), 17);
-        assert_eq!(settled_with("--env bochs --workload reboot --ts 1s"), 15);
-        assert_eq!(settled_with("--env bochs --workload reboot --append workload.after=30"), 27);
+        // 250 ms to the middle of the sample, 450 ms to its start, less 50 ms to shut down: six beats before the last.
+        assert_eq!(settled_with("--env bochs --workload reboot"), 14);
+        assert_eq!(settled_with("--env bochs --workload reboot --ts 1s"), 11);
+        assert_eq!(settled_with("--env bochs --workload reboot --append workload.after=30"), 24);
         assert_eq!(settled_with("--env bochs --workload reboot --append workload.after=2"), 1);
-        assert_eq!(settled_with("--env nested --workload reboot"), 20);
+        assert_eq!(settled_with("--env nested --workload reboot"), 18);
     }
 }

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::artifacts::Artifacts;
 use crate::artifacts::guests::{self, Guest};
 use crate::env::{Environment, Machines};
+use crate::machine::bochs::HASWELL;
 use crate::options::{GuestKind, MigrateOptions, RESTART_AFTER, Workload};
 use driver::Driver;
 use report::Report;
@@ -57,6 +58,7 @@ pub fn migrate(options: &MigrateOptions, watch: &mut dyn Watch) -> Result<Run> {
         guest_memory: options.guest.bytes(),
         options: &options.hosts.options,
         mtu: options.hosts.mtu,
+        cpu: HASWELL,
         folder: &folder,
     };
     let (report, story) = Driver::run(options, &machines, watch)?;

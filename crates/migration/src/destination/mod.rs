@@ -2,15 +2,18 @@
 
 mod arrive;
 mod log;
+mod outbox;
 mod receive;
 mod verify;
 
 use crate::handover::DestinationRight;
-use crate::wire::{self, Decoder, Kind, Message, Offer};
-use crate::{Bitmap, Error, Micros, Report, Status};
+use crate::wire::{Decoder, Kind, Message, Offer};
+use crate::{Bitmap, Error, Micros, Page, Report, Status};
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use log::Log;
+use outbox::Outbox;
 use verify::Hashes;
 
 /// What the destination expects next.
@@ -60,8 +63,11 @@ pub struct Destination {
     /// Pages that the guest waits for, and since when.
     faults: Vec<(u64, Micros)>,
     /// What is to go out.
-    outbox: Vec<u8>,
+    outbox: Outbox,
     acknowledged: u64,
+    /// Bytes of probes that came, and where their pages are copied to.
+    probed: u64,
+    scratch: Option<Box<Page>>,
     error: Option<Error>,
     log: Log,
 }
@@ -81,8 +87,10 @@ impl Destination {
             state: Vec::new(),
             hashes: None,
             faults: Vec::new(),
-            outbox: Vec::new(),
+            outbox: Outbox::default(),
             acknowledged: 0,
+            probed: 0,
+            scratch: None,
             error: None,
             log: Log::new(now),
         }
@@ -91,14 +99,15 @@ impl Destination {
     /// Appends at most `room` bytes to `out`, and returns how many.
     pub fn transmit(&mut self, room: usize, out: &mut Vec<u8>) -> usize {
         self.acknowledge();
-        let count = room.min(self.outbox.len());
-        out.extend_from_slice(self.outbox.get(..count).unwrap_or_default());
-        self.outbox.drain(..count);
-        count
+        self.outbox.leave(room, out)
     }
 
     /// Tells the source how far this side is, when that is due.
     fn acknowledge(&mut self) {
+        if self.phase == Phase::Waiting && self.probed > self.acknowledged && self.outbox.is_empty() {
+            self.acknowledged = self.probed;
+            self.say(&Message::Acknowledge { bytes: self.probed });
+        }
         let Some(offer) = &self.offer else { return };
         let every = match self.phase {
             Phase::Running => u64::from(offer.acknowledge_every.max(1)),
@@ -125,7 +134,7 @@ impl Destination {
             self.log.requests += 1;
             // On a broken link it waits: what is waited for is asked for again when the stream resumes.
             if self.phase == Phase::Running {
-                wire::write_words(&mut self.outbox, Kind::Request, None, core::iter::once(gfn));
+                self.outbox.say_words(Kind::Request, None, core::iter::once(gfn));
             }
         }
         Fault::Requested
@@ -146,7 +155,7 @@ impl Destination {
                 self.phase = Phase::Broken;
             }
         }
-        self.outbox.clear();
+        self.outbox = Outbox::default();
     }
 
     /// Gives up a VM that does not run here: it is to be dropped. If the source has sent COMMIT, which never came, the
@@ -158,7 +167,7 @@ impl Destination {
         if self.right.is_held() || matches!(self.phase, Phase::Ended(_)) {
             return Err(Error::HandedOver);
         }
-        self.outbox.clear();
+        self.outbox.take_back();
         self.say(&Message::Abort { reason: Error::Cancelled.to_string() });
         self.end(Status::Cancelled, Some(Error::Cancelled), now);
         Ok(())
@@ -173,8 +182,9 @@ impl Destination {
         if !matches!(self.phase, Phase::Broken | Phase::Ended(Status::Completed)) {
             return Err(Error::NothingToResume);
         }
+        self.log.bytes_before += self.decoder.handled();
         self.decoder = Decoder::default();
-        self.outbox.clear();
+        self.outbox = Outbox::default();
         self.acknowledged = 0;
         self.phase = Phase::Reconnected;
         Ok(())
@@ -241,7 +251,7 @@ impl Destination {
     }
 
     fn say(&mut self, message: &Message<'_>) {
-        wire::write(&mut self.outbox, message);
+        self.outbox.say(message);
     }
 
     /// Whether the guest runs here with all its pages.

@@ -2,8 +2,9 @@
 
 use super::verify::Hashes;
 use super::{Destination, Phase};
-use crate::wire::{self, Item, Kind, MAX_STATE, Message, Offer};
-use crate::{Bitmap, DestinationVm, Error, Micros, Status, Verdict};
+use crate::wire::{self, HEADER, Item, Kind, MAX_STATE, Message, Offer};
+use crate::{Bitmap, DestinationVm, Error, Micros, PAGE_SIZE, Status, Verdict, ZERO_PAGE};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 
@@ -65,6 +66,7 @@ impl Destination {
         match (self.phase, message) {
             (_, Message::Abort { reason }) => return Err(Error::Aborted(reason.clone())),
             (Phase::Waiting, Message::Hello(offer)) => self.consider(offer, now, vm)?,
+            (Phase::Waiting, Message::Probe { pages }) => self.measure(pages),
             (Phase::Receiving, Message::Round { number }) => self.log.round = *number,
             (Phase::Receiving, Message::Paused) => self.log.paused = Some(now),
             (Phase::Receiving, Message::Stale(chunk)) if self.runs_early() => self.announce(chunk)?,
@@ -86,6 +88,14 @@ impl Destination {
             _ => return Err(Error::Unexpected(message.kind())),
         }
         Ok(())
+    }
+
+    /// Does with a probe's pages what a page costs here: one copy.
+    fn measure(&mut self, pages: &[u8]) {
+        self.probed += (HEADER + pages.len()) as u64;
+        for page in pages.as_chunks::<PAGE_SIZE>().0 {
+            core::hint::black_box(self.scratch.get_or_insert_with(|| Box::new(ZERO_PAGE))).copy_from_slice(page);
+        }
     }
 
     fn runs_early(&self) -> bool {
@@ -155,7 +165,7 @@ impl Destination {
         }
         for (index, words) in self.present.words().chunks(WORDS).enumerate() {
             let first = Some((index * WORDS) as u64);
-            wire::write_words(&mut self.outbox, Kind::Held, first, words.iter().copied());
+            self.outbox.say_words(Kind::Held, first, words.iter().copied());
         }
         let committed = self.right.is_held();
         self.say(&Message::Resume { committed });
@@ -175,7 +185,7 @@ impl Destination {
         } else {
             self.phase = Phase::Running;
             let waiting = self.faults.iter().map(|(gfn, _)| *gfn);
-            wire::write_words(&mut self.outbox, Kind::Request, None, waiting);
+            self.outbox.say_words(Kind::Request, None, waiting);
         }
         Ok(())
     }

@@ -30,7 +30,8 @@ use index::Index;
 use versions::Versions;
 use worth::Worth;
 
-/// Which encodings a source may use, and the memory that they may take. With all four off every page goes whole.
+/// Which encodings a source may use, and the memory that they may take. With all four off every page that the guest needs
+/// goes whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encodings {
     /// Runs of pages of zeroes.
@@ -104,6 +105,11 @@ impl Encoder {
     /// A round ended.
     pub fn next_round(&mut self) {
         self.versions.next_round();
+    }
+
+    /// A page was sent as a mark, whatever it holds here.
+    pub fn marked(&mut self, gfn: u64) {
+        self.versions.drop(gfn);
     }
 
     /// What the destination holds may from now on be written there, or declared void: nothing builds on it any more.

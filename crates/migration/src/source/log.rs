@@ -11,6 +11,7 @@ pub struct Log {
     pub started: Micros,
     pub first_page: Option<Micros>,
     pub paused: Option<Micros>,
+    pub handed_over: Option<Micros>,
     pub running: Option<Micros>,
     pub ended: Option<Micros>,
     pub expected_downtime: Option<Micros>,
@@ -21,6 +22,8 @@ pub struct Log {
     pub pages: Pages,
     pub bytes_saved: u64,
     pub requests: u64,
+    /// Pages sent on demand alone.
+    pub fetched: u64,
     pub latency: Option<Latency>,
     pub verdict: Option<Verdict>,
     /// Bytes that went over links that broke.
@@ -33,6 +36,7 @@ impl Log {
             started: now,
             first_page: None,
             paused: None,
+            handed_over: None,
             running: None,
             ended: None,
             expected_downtime: None,
@@ -42,15 +46,11 @@ impl Log {
             pages: Pages::default(),
             bytes_saved: 0,
             requests: 0,
+            fetched: 0,
             latency: None,
             verdict: None,
             bytes_before: 0,
         }
-    }
-
-    /// Pages sent by now.
-    pub fn sent_pages(&self) -> u64 {
-        self.pages.sent()
     }
 
     pub fn report(&self, path: Path, status: Status, bytes: u64, now: Micros) -> Report {
@@ -64,9 +64,11 @@ impl Log {
             downtime: self.paused.zip(self.running).map(|(from, to)| since(from, to)),
             setup_time: self.first_page.map(|to| since(self.started, to)),
             expected_downtime: self.expected_downtime,
+            cpu_throttle_percentage: None,
             dirty_sync_count: self.syncs,
             rounds: self.rounds.clone(),
             postcopy_requests: self.requests,
+            demand_fetched: (path == Path::Demand).then_some(self.fetched),
             fault_latency: self.latency,
             pages: self.pages,
             bytes,

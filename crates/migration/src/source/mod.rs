@@ -1,22 +1,28 @@
 //! The side that the VM leaves.
 
+mod converge;
 mod copies;
 mod log;
 mod pages;
+mod push;
 mod receive;
 mod rounds;
 mod transmit;
+mod working_set;
 
+use crate::bucket::Bucket;
 use crate::encoding::Encoder;
 use crate::handover::SourceRight;
 use crate::meter::Meter;
-use crate::wire::{Decoder, MAX_NAME, MAX_PAGES, Offer, Path};
+use crate::wire::{Decoder, MAX_NAME, MAX_PAGES, Numbering, Offer, Path};
 use crate::{Bitmap, Config, Error, Micros, Report, SourceVm, Status};
 use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use converge::Converge;
 use log::Log;
 use pages::PageSets;
+use push::Push;
 
 pub use transmit::MIN_ROOM;
 
@@ -37,6 +43,8 @@ enum Phase {
     Rest,
     /// Tell which pages are missing although they were sent: from this word of the bitmap on.
     Announce(usize),
+    /// Mark the pages that the guest does not need, from this one on.
+    Free(u64),
     /// Send the state, from this byte on.
     State(usize),
     /// The destination loads the state.
@@ -71,15 +79,20 @@ pub struct Source {
     phase: Phase,
     right: SourceRight,
     decoder: Decoder,
+    numbering: Numbering,
     meter: Meter,
     sets: PageSets,
     encoder: Encoder,
+    push: Push,
     /// Pages that the guest waits for at the destination, in the order of the requests.
     urgent: VecDeque<u64>,
     /// The same, to see a request that came before.
     requested: Bitmap,
     state: Vec<u8>,
     next_peek: Micros,
+    /// What the rounds may take of the link.
+    limit: Option<Bucket>,
+    converge: Option<Converge>,
     /// The reason to give the peer, at the next chance.
     parting: Option<String>,
     error: Option<Error>,
@@ -104,13 +117,17 @@ impl Source {
             phase: Phase::Greet,
             right: SourceRight::Running,
             decoder: Decoder::default(),
+            numbering: Numbering::default(),
             meter: Meter::new(config.measure_interval),
             sets: PageSets::new(offer.page_count),
             encoder: Encoder::new(config.encodings.clone(), offer.page_count),
+            push: Push::new(),
             urgent: VecDeque::new(),
             requested: Bitmap::new(offer.page_count),
             state: Vec::new(),
             next_peek: now,
+            limit: None,
+            converge: None,
             parting: None,
             error: None,
             log: Log::new(now),
@@ -143,6 +160,7 @@ impl Source {
             return Err(Error::NothingToResume);
         }
         self.decoder = Decoder::default();
+        self.numbering = Numbering::default();
         self.log.bytes_before += self.meter.total();
         self.meter.new_link();
         self.error = None;
@@ -169,7 +187,9 @@ impl Source {
         match self.phase {
             Phase::Greet | Phase::Offered | Phase::Begin => Status::Setup,
             Phase::Rounds | Phase::Pause => Status::Active,
-            Phase::Rest | Phase::Announce(_) | Phase::State(_) | Phase::Loading | Phase::Commit => Status::Device,
+            Phase::Rest | Phase::Announce(_) | Phase::Free(_) | Phase::State(_) | Phase::Loading | Phase::Commit => {
+                Status::Device
+            }
             Phase::Serve => Status::PostcopyActive,
             Phase::Hashes(_) | Phase::Compared | Phase::Farewell => Status::Verifying,
             Phase::Broken => Status::PostcopyPaused,
@@ -217,24 +237,41 @@ impl Source {
     /// When to call [`Source::transmit`] again even if neither input nor room came.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Micros> {
-        (self.phase == Phase::Rounds).then_some(self.next_peek)
+        match self.phase {
+            Phase::Rounds => {
+                let page = self.limit.as_ref().map(|limit| limit.when(MIN_ROOM as u64));
+                Some(page.map_or(self.next_peek, |page| page.min(self.next_peek)))
+            }
+            Phase::Serve => self.push_begins().filter(|_| !self.sets.pending.is_empty()),
+            _ => None,
+        }
     }
 
     /// What happened up to `now`.
     #[must_use]
     pub fn report(&self, now: Micros) -> Report {
-        self.log.report(self.offer.path, self.status(), self.meter.total(), now)
+        let report = self.log.report(self.offer.path, self.status(), self.meter.total(), now);
+        Report { cpu_throttle_percentage: self.converge.as_ref().map(Converge::highest), ..report }
+    }
+
+    /// The guest goes at its full speed from now on.
+    fn release(&mut self, vm: &mut impl SourceVm) {
+        if let Some(converge) = &mut self.converge {
+            converge.release(vm);
+        }
     }
 
     /// The attempt fails, or after the hand-over: the link is given up.
     fn fail(&mut self, error: Error, now: Micros, vm: &mut impl SourceVm) {
-        if !matches!(error, Error::LinkLost | Error::Refused(_) | Error::Aborted(_)) {
-            self.parting = Some(error.to_string());
-        }
+        self.release(vm);
         if self.right.take_back(vm) {
+            if !matches!(error, Error::LinkLost | Error::Refused(_) | Error::Aborted(_)) {
+                self.parting = Some(error.to_string());
+            }
             let status = if error == Error::Cancelled { Status::Cancelled } else { Status::Failed };
             self.end(status, now, vm);
         } else {
+            // Nothing is said: a destination that has not heard COMMIT would drop the VM.
             self.phase = Phase::Broken;
         }
         self.error = Some(error);
@@ -244,6 +281,12 @@ impl Source {
         vm.track(false);
         self.phase = Phase::Ended(status);
         self.log.ended = Some(now);
+    }
+
+    /// When the pages that the guest has not asked for begin to go too. None: now, or on demand alone for ever.
+    fn push_begins(&self) -> Option<Micros> {
+        let period = self.config.demand_period.filter(|_| self.offer.path == Path::Demand)?;
+        self.log.handed_over.map(|since| since.saturating_add(period))
     }
 
     /// Whether this path's rounds lead to a post-copy.

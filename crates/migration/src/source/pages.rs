@@ -2,44 +2,76 @@
 //!
 //! - `pending`: the destination lacks the present version, and this round sends it.
 //! - `again`: modified since the round began, as far as was harvested. What is in here is left out of this round: it
-//!   would only be sent again. It becomes `pending` when the round ends.
+//!   would only be sent again.
+//! - `late`: the destination lacks the present version, and no round sends it, because it is likely to be sent again (the
+//!   writable working set) or need not be sent at all (free).
 //! - `held`: sent, and not modified since as far as was harvested.
 //!
-//! - `copies`: sent as the same as another page, on the assumption that the other one is here what was sent of it. The
-//!   next harvest tells; if it was modified, the copy counts as modified too.
+//! - `copies`: sent as the same as another page, on the assumption that the other one is at the destination what was sent
+//!   of it. The next harvest tells; if it was modified, the copy counts as modified too.
 //!
-//! A page leaves `pending` when it is sent, or for `again`. It leaves `again` only for `pending`. So a modified page is
-//! always in one of them until a version that is no older was sent.
+//! A page leaves `pending` when it is sent, or for one of the next two. It leaves `again` and `late` only for each other
+//! and for `pending`. So a modified page is always in one of the three until a version that is no older was sent.
 
 use super::copies::Copies;
+use super::working_set::WorkingSet;
 use crate::{Bitmap, SourceVm};
 
-/// The three sets, and where the scan stands.
+/// The sets, and where the scan stands.
 #[derive(Debug)]
 pub struct PageSets {
     pub pending: Bitmap,
     again: Bitmap,
+    late: Bitmap,
     pub held: Bitmap,
     copies: Copies,
+    /// Pages whose content the guest does not need. While it runs they are in no set that is sent; when it is paused,
+    /// what is here goes as a mark.
+    free: Bitmap,
+    working_set: WorkingSet,
     /// The scan goes on here.
-    pub cursor: u64,
+    cursor: u64,
+}
+
+/// What a look at the dirty flags showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Pages that were not known to be modified since the round began.
+    pub dirtied: u64,
+    /// Pages that this round, or the next, leaves out for that.
+    pub skipped: u64,
 }
 
 impl PageSets {
     /// Every page is to be sent.
     pub fn new(pages: u64) -> Self {
+        let none = || Bitmap::new(pages);
         Self {
             pending: Bitmap::full(pages),
-            again: Bitmap::new(pages),
-            held: Bitmap::new(pages),
+            again: none(),
+            late: none(),
+            held: none(),
             copies: Copies::default(),
+            free: none(),
+            working_set: WorkingSet::new(pages),
             cursor: 0,
         }
     }
 
-    /// Pages that are to be sent.
+    /// Pages of which the destination lacks the present version.
     pub fn left(&self) -> u64 {
-        self.pending.count() + self.again.count()
+        self.pending.count() + self.again.count() + self.late.count()
+    }
+
+    /// The same without those that need not be sent.
+    pub fn to_send(&self) -> u64 {
+        self.left() - self.late.count_common(&self.free)
+    }
+
+    /// Begins the rounds: free pages are left for last.
+    pub fn begin(&mut self, vm: &mut impl SourceVm) {
+        self.ask_free(vm);
+        self.put_off(false);
     }
 
     /// Collects what was modified. Nothing else harvests.
@@ -49,27 +81,67 @@ impl PageSets {
     }
 
     /// Whether `gfn` may be sent as the same as `of`, to which it is equal here: `of` is what was sent of it, as far as is
-    /// known. While the guest runs, the next harvest must bear that out.
+    /// known, and was not sent as a mark, whatever it holds. While the guest runs, the next harvest must bear that out.
     pub fn refer(&mut self, gfn: u64, of: u64, guest_runs: bool) -> bool {
-        self.held.test(of) && !self.again.test(of) && (!guest_runs || self.copies.note(gfn, of))
+        let is_held = self.held.test(of) && !self.again.test(of) && !self.free.test(of);
+        is_held && (!guest_runs || self.copies.note(gfn, of))
     }
 
-    /// Looks, during a round, for pages that were modified again. Returns how many the round leaves out.
-    pub fn peek(&mut self, vm: &mut impl SourceVm) -> u64 {
+    /// Looks, during a round, for pages that were modified again.
+    pub fn peek(&mut self, vm: &mut impl SourceVm) -> Seen {
+        let (known, before) = (self.again.count(), self.pending.count());
         self.harvest(vm);
-        let before = self.pending.count();
         self.pending.subtract(&self.again);
-        before - self.pending.count()
+        self.late.subtract(&self.again);
+        Seen { dirtied: self.again.count() - known, skipped: before - self.pending.count() }
     }
 
-    /// Ends a round. Returns how many pages the next one begins with.
-    pub fn turn(&mut self, vm: &mut impl SourceVm) -> u64 {
+    /// Ends a round. `whole`: the next one sends the writable working set too. Returns how many pages were modified in
+    /// it, and what the last look showed.
+    pub fn turn(&mut self, whole: bool, vm: &mut impl SourceVm) -> (u64, Seen) {
+        let Seen { dirtied, .. } = self.peek(vm);
+        self.working_set.note(&self.again);
+        let modified = self.again.count();
+        self.gather();
+        self.ask_free(vm);
+        let skipped = self.put_off(whole);
+        (modified, Seen { dirtied, skipped })
+    }
+
+    /// The guest is paused: what is left goes now, and what is free of it as a mark.
+    pub fn last_turn(&mut self, vm: &mut impl SourceVm) {
         self.harvest(vm);
+        self.gather();
+        self.ask_free(vm);
+        self.free.and(&self.pending);
+    }
+
+    /// What is known to be modified is to be sent.
+    fn gather(&mut self) {
         self.held.subtract(&self.again);
-        self.pending.or(&self.again);
-        self.again.clear_all();
+        for set in [&mut self.again, &mut self.late] {
+            self.pending.or(set);
+            set.clear_all();
+        }
         self.cursor = 0;
-        self.pending.count()
+    }
+
+    fn ask_free(&mut self, vm: &mut impl SourceVm) {
+        self.free.clear_all();
+        vm.free_pages(&mut self.free);
+    }
+
+    /// Leaves pages for last. Returns how many for being modified in most rounds.
+    fn put_off(&mut self, whole: bool) -> u64 {
+        if !whole {
+            self.late = self.working_set.pages();
+            self.late.and(&self.pending);
+        }
+        let often = self.late.count();
+        self.late.or(&self.free);
+        self.late.and(&self.pending);
+        self.pending.subtract(&self.late);
+        often
     }
 
     /// The next page of a round, in order.
@@ -79,11 +151,14 @@ impl PageSets {
         Some(gfn)
     }
 
-    /// The next page to push: what comes after the latest that the guest asked for, then from the start.
-    pub fn next_to_push(&mut self) -> Option<u64> {
-        let gfn = self.pending.next_set(self.cursor).or_else(|| self.pending.next_set(0))?;
-        self.cursor = gfn + 1;
-        Some(gfn)
+    /// The next page at or after `from` that goes as a mark.
+    pub fn next_free(&self, from: u64) -> Option<u64> {
+        self.free.next_set(from)
+    }
+
+    /// Whether a page goes as a mark, whatever it holds.
+    pub fn is_free(&self, gfn: u64) -> bool {
+        self.free.test(gfn)
     }
 
     /// A page is sent. Returns whether the destination held this very version before.
@@ -97,6 +172,7 @@ impl PageSets {
         self.pending = self.held.clone();
         self.pending.invert();
         self.again.clear_all();
+        self.late.clear_all();
         self.cursor = 0;
     }
 }

@@ -1,5 +1,6 @@
 //! What comes in.
 
+use super::push::Push;
 use super::{Phase, Source};
 use crate::wire::{Chunk, Item, Message};
 use crate::{Error, Micros, SourceVm, Verdict};
@@ -73,6 +74,7 @@ impl Source {
                 self.sets.resume();
                 self.urgent.clear();
                 self.requested.clear_all();
+                self.push = Push::new();
                 self.phase = if *committed { Phase::Serve } else { Phase::Commit };
             }
             _ => return Err(Error::Unexpected(message.kind())),
@@ -86,13 +88,15 @@ impl Source {
         self.meter.acknowledged(total, now)
     }
 
-    /// The guest waits for a page. A page that has gone out is on its way: it is not sent twice.
+    /// The guest waits for a page. A page that has gone out is on its way: it is not sent twice. Either way it tells
+    /// where the guest works.
     fn request(&mut self, gfn: u64) -> Result<(), Error> {
         if gfn >= self.offer.page_count {
             return Err(Error::PageOutside(gfn));
         }
         if self.requested.set(gfn) {
             self.log.requests += 1;
+            self.push.touched(gfn);
             self.urgent.push_back(gfn);
         }
         Ok(())

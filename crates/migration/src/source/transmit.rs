@@ -2,7 +2,7 @@
 
 use super::{Phase, Source};
 use crate::wire::{self, Batch, Body, HEADER, Kind, MAX_STATE, MAX_WHOLE, Message, PAGE_RECORD, Path};
-use crate::{Error, Micros, SourceVm, Status, hash};
+use crate::{Error, Micros, SourceVm, Status, ZERO_PAGE, hash, is_zero};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -17,6 +17,9 @@ const PAGES_A_CALL: u32 = 64;
 
 /// A hash costs about as much as so many looks.
 const LOOKS_A_HASH: u32 = 8;
+
+/// So many pages are marked without a look for about what one look costs.
+const MARKS_A_LOOK: u32 = 64;
 
 /// Words of a bitmap, or hashes, in one message.
 const WORDS: usize = 512;
@@ -38,6 +41,16 @@ impl Output<'_> {
         self.bytes.len().saturating_sub(self.start) as u64
     }
 
+    /// Lets `write` append at most `bytes` more.
+    pub fn within<T>(&mut self, bytes: u64, write: impl FnOnce(&mut Self) -> T) -> T {
+        let end = self.end;
+        let room = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.end = end.min(self.bytes.len().saturating_add(room));
+        let result = write(self);
+        self.end = end;
+        result
+    }
+
     /// Room for so many bytes?
     fn fits(&self, bytes: usize) -> bool {
         self.bytes.len().saturating_add(bytes) <= self.end
@@ -50,6 +63,11 @@ impl Output<'_> {
         }
         self.looks -= 1;
         true
+    }
+
+    /// The same for a page that is only marked; `marked` of them are, in this call.
+    fn mark(&mut self, marked: u32) -> bool {
+        if marked.is_multiple_of(MARKS_A_LOOK) { self.look() } else { self.fits(HEADER) }
     }
 }
 
@@ -92,7 +110,9 @@ impl Source {
         if let Some(reason) = self.parting.take_if(|_| out.fits(MIN_ROOM)) {
             wire::write(out.bytes, &Message::Abort { reason });
         }
-        let added = out.bytes.len() - start;
+        let end = out.bytes.len();
+        self.numbering.stamp(out.bytes, start, end);
+        let added = end - start;
         self.meter.sent(added, now);
         result.map(|_| added)
     }
@@ -119,6 +139,7 @@ impl Source {
                 self.announce(from, out);
                 Ok(true)
             }
+            Phase::Free(from) => Ok(self.mark_free(from, out)),
             Phase::State(from) => {
                 self.send_state(from, out);
                 Ok(true)
@@ -126,11 +147,12 @@ impl Source {
             Phase::Commit => {
                 self.encoder.forget();
                 self.right.commit(out.bytes);
+                self.log.handed_over.get_or_insert(now);
                 self.phase = Phase::Serve;
                 Ok(true)
             }
             Phase::Serve => {
-                self.serve(vm, out);
+                self.serve(now, vm, out);
                 Ok(false)
             }
             Phase::Hashes(from) => Ok(self.send_hashes(from, vm, out)),
@@ -158,13 +180,20 @@ impl Source {
         self.meter.restart(now);
         self.next_peek = now.saturating_add(self.config.peek_interval);
         self.phase = match self.offer.path {
-            Path::PreCopy | Path::Hybrid => Phase::Rounds,
+            Path::PreCopy | Path::Hybrid => {
+                self.begin_rounds(now, vm);
+                Phase::Rounds
+            }
             Path::StopAndCopy | Path::Demand | Path::PostCopy => Phase::Pause,
         };
     }
 
     /// Sends a page as it is now.
     fn send_page(&mut self, gfn: u64, vm: &impl SourceVm, batch: &mut Batch, out: &mut Output<'_>) {
+        if self.sets.is_free(gfn) {
+            self.mark_page(gfn, batch, out);
+            return;
+        }
         let (sets, guest_runs) = (&mut self.sets, self.right.guest_runs());
         let body = self.encoder.encode(gfn, vm, self.meter.capacity(), |of| sets.refer(gfn, of, guest_runs));
         batch.add(out.bytes, gfn, &body);
@@ -173,13 +202,25 @@ impl Source {
         let zero = u64::from(matches!(body, Body::Zero { .. }));
         self.meter.scanned(1 - zero, zero);
         self.meter.encoded(self.encoder.take_spent());
+        self.count_sent(gfn);
+    }
+
+    /// Sends a page as one that the guest does not need.
+    fn mark_page(&mut self, gfn: u64, batch: &mut Batch, out: &mut Output<'_>) {
+        batch.zero(out.bytes, gfn);
+        self.encoder.marked(gfn);
+        self.log.pages.free += 1;
+        self.count_sent(gfn);
+    }
+
+    fn count_sent(&mut self, gfn: u64) {
         if self.sets.sent(gfn) {
             self.log.pages.twice += 1;
         }
     }
 
     /// Sends pages in order until the call's share is used up (false) or none is left (true).
-    fn push_in_order(&mut self, vm: &impl SourceVm, out: &mut Output<'_>) -> bool {
+    pub(super) fn push_in_order(&mut self, vm: &impl SourceVm, out: &mut Output<'_>) -> bool {
         let mut batch = Batch::open(out.bytes);
         let mut done = false;
         while !done && out.look() {
@@ -190,11 +231,6 @@ impl Source {
         }
         batch.close(out.bytes);
         done
-    }
-
-    fn push_round(&mut self, now: Micros, vm: &mut impl SourceVm, out: &mut Output<'_>) -> Result<bool, Error> {
-        self.peek(now, vm);
-        if self.push_in_order(vm, out) { self.end_round(now, vm, out) } else { Ok(false) }
     }
 
     fn push_rest(&mut self, vm: &impl SourceVm, out: &mut Output<'_>) -> bool {
@@ -208,6 +244,7 @@ impl Source {
     /// Pauses the guest and saves its state. Saving may modify pages, so dirty flags are collected after it.
     fn pause(&mut self, now: Micros, vm: &mut impl SourceVm, out: &mut Output<'_>) -> Result<(), Error> {
         self.right.pause(vm);
+        self.release(vm);
         if self.offer.path.runs_early() {
             self.encoder.forget();
         }
@@ -216,15 +253,33 @@ impl Source {
         if self.state.len() > MAX_STATE {
             return Err(Error::StateNotSaved("it is too long".to_string()));
         }
-        self.sets.turn(vm);
+        self.sets.last_turn(vm);
         self.log.syncs += 1;
         wire::write(out.bytes, &Message::Paused);
-        self.phase = match self.offer.path {
-            Path::StopAndCopy | Path::PreCopy => Phase::Rest,
-            Path::Demand | Path::PostCopy => Phase::State(0),
-            Path::Hybrid => Phase::Announce(0),
-        };
+        self.phase = if self.is_hybrid() { Phase::Announce(0) } else { Phase::Free(0) };
         Ok(())
+    }
+
+    /// Marks the pages whose content the guest does not need: they are zero at the destination, and present before it
+    /// runs. False if this call's share is used up.
+    fn mark_free(&mut self, mut from: u64, out: &mut Output<'_>) -> bool {
+        let mut batch = Batch::open(out.bytes);
+        let mut marked = 0;
+        let done = loop {
+            let Some(gfn) = self.sets.next_free(from) else { break true };
+            if !out.mark(marked) {
+                break false;
+            }
+            self.mark_page(gfn, &mut batch, out);
+            (marked, from) = (marked + 1, gfn + 1);
+        };
+        batch.close(out.bytes);
+        self.phase = match (done, self.offer.path.runs_early()) {
+            (false, _) => Phase::Free(from),
+            (true, true) => Phase::State(0),
+            (true, false) => Phase::Rest,
+        };
+        done
     }
 
     /// Tells which pages are missing at the destination although a version of them may be there.
@@ -232,7 +287,7 @@ impl Source {
         let words = self.sets.pending.words();
         let from = from + words.iter().skip(from).take_while(|word| **word == 0).count();
         let Some(rest) = words.get(from..).filter(|rest| !rest.is_empty()) else {
-            self.phase = Phase::State(0);
+            self.phase = Phase::Free(0);
             return;
         };
         let now = rest.len().min(WORDS / 2);
@@ -252,35 +307,58 @@ impl Source {
     }
 
     /// Sends what the guest waits for, and as much of the rest as may be on its way at a time.
-    fn serve(&mut self, vm: &impl SourceVm, out: &mut Output<'_>) {
-        let window = self.window();
+    fn serve(&mut self, now: Micros, vm: &impl SourceVm, out: &mut Output<'_>) {
+        let (pushes, window) = (self.pushes(now), self.window());
         let mut batch = Batch::open(out.bytes);
         while out.look() {
-            let Some(gfn) = self.next_wanted().or_else(|| {
-                let has_room = self.meter.in_flight() + out.added() < window;
-                if !has_room {
-                    self.meter.full();
-                }
-                let may_push = self.offer.path != Path::Demand && has_room;
-                if may_push { self.sets.next_to_push() } else { None }
-            }) else {
+            let Some(gfn) = self.next_to_serve(pushes, window, out) else {
                 break;
             };
-            self.send_page(gfn, vm, &mut batch, out);
+            if pushes && self.config.encodings.zero && is_zero(vm.page(gfn)) {
+                self.send_zeroes_around(gfn, vm, &mut batch, out);
+            } else {
+                self.send_page(gfn, vm, &mut batch, out);
+            }
         }
         batch.close(out.bytes);
     }
 
-    /// The page that the guest has waited for longest, unless it has gone out meanwhile. The push goes on after it:
-    /// what the guest touches next is likely near.
-    fn next_wanted(&mut self) -> Option<u64> {
-        loop {
-            let gfn = self.urgent.pop_front()?;
-            if self.sets.pending.test(gfn) {
-                self.sets.cursor = gfn + 1;
-                return Some(gfn);
-            }
+    /// The page that goes next once the guest runs there: one that it waits for or, if there is room, one that is pushed.
+    fn next_to_serve(&mut self, pushes: bool, window: u64, out: &Output<'_>) -> Option<u64> {
+        if let Some(wanted) = self.next_wanted() {
+            self.log.fetched += u64::from(!pushes);
+            return Some(wanted);
         }
+        let has_room = self.meter.in_flight() + out.added() < window;
+        if !has_room {
+            self.meter.full();
+        }
+        if pushes && has_room { self.push.next(&self.sets.pending) } else { None }
+    }
+
+    /// Sends a page of zeroes with its neighbours that are too: as one run they take no more room.
+    fn send_zeroes_around(&mut self, gfn: u64, vm: &impl SourceVm, batch: &mut Batch, out: &mut Output<'_>) {
+        let pending = &self.sets.pending;
+        let mut goes_too = |gfn: &u64| pending.test(*gfn) && out.look() && is_zero(vm.page(*gfn));
+        let above = (gfn + 1..).take_while(&mut goes_too).count() as u64;
+        let below = (0..gfn).rev().take_while(&mut goes_too).count() as u64;
+        for gfn in gfn - below..=gfn + above {
+            batch.zero(out.bytes, gfn);
+            self.log.pages.duplicate += 1;
+            self.count_sent(gfn);
+        }
+        self.meter.scanned(0, above + below + 1);
+    }
+
+    /// Whether pages go too that the guest has not asked for.
+    fn pushes(&self, now: Micros) -> bool {
+        self.offer.path != Path::Demand || self.push_begins().is_some_and(|at| now >= at)
+    }
+
+    /// The page that the guest has waited for longest, unless it has gone out meanwhile.
+    fn next_wanted(&mut self) -> Option<u64> {
+        let pending = &self.sets.pending;
+        core::iter::from_fn(|| self.urgent.pop_front()).find(|gfn| pending.test(*gfn))
     }
 
     /// Bytes that may be on their way while pages are pushed. What the link itself holds at full speed, and the
@@ -288,6 +366,11 @@ impl Source {
     /// more than that part.
     fn window(&self) -> u64 {
         self.meter.on_wire().saturating_add(self.config.push_window.into())
+    }
+
+    /// Of what a page must be at the destination: one that was free at the hand-over is zero there.
+    fn hash(&self, gfn: u64, vm: &impl SourceVm) -> u64 {
+        hash(if self.sets.is_free(gfn) { &ZERO_PAGE } else { vm.page(gfn) })
     }
 
     fn send_hashes(&mut self, from: u64, vm: &impl SourceVm, out: &mut Output<'_>) -> bool {
@@ -298,7 +381,7 @@ impl Source {
         }
         out.looks -= u32::try_from(count).unwrap_or(0).saturating_mul(LOOKS_A_HASH);
         let until = from + count as u64;
-        wire::write_words(out.bytes, Kind::Hashes, Some(from), (from..until).map(|gfn| hash(vm.page(gfn))));
+        wire::write_words(out.bytes, Kind::Hashes, Some(from), (from..until).map(|gfn| self.hash(gfn, vm)));
         self.phase = if until >= self.offer.page_count { Phase::Compared } else { Phase::Hashes(until) };
         true
     }

@@ -1,6 +1,7 @@
 //! From bytes, cut anywhere, to messages and page records.
 
 use super::message::{Kind, Message, page};
+use super::number::Numbering;
 use super::{HEADER, MAX_BATCH, MAX_PAGES, MAX_WHOLE, PAGE_RECORD, SAME_RECORD, record};
 use crate::{Error, PAGE_SIZE, Page};
 use alloc::vec::Vec;
@@ -65,6 +66,8 @@ pub struct Decoder {
     cut: Cut,
     /// Bytes of the open batch that are still to come.
     batch: usize,
+    /// Of the next message.
+    number: Numbering,
     /// Bytes handled.
     handled: u64,
 }
@@ -79,7 +82,7 @@ struct Cut {
 
 /// Bytes of the unit that begins with this header.
 fn unit_length(header: &[u8; HEADER], batch: usize) -> Result<usize, Error> {
-    let [kind, zero @ .., l0, l1, l2, l3] = *header;
+    let [kind, _, _, _, l0, l1, l2, l3] = *header;
     if batch > 0 {
         let length = match kind_and_argument(header) {
             (record::ZERO, _) => HEADER,
@@ -91,9 +94,6 @@ fn unit_length(header: &[u8; HEADER], batch: usize) -> Result<usize, Error> {
         return if length <= batch { Ok(length) } else { Err(Error::BadRecord) };
     }
     let kind = Kind::try_from(kind)?;
-    if zero != [0; 3] {
-        return Err(Error::BadField("header"));
-    }
     let claimed = u32::from_le_bytes([l0, l1, l2, l3]);
     let most = if kind == Kind::Pages { MAX_BATCH } else { MAX_WHOLE };
     let length = usize::try_from(claimed).ok().filter(|length| *length <= most);
@@ -160,8 +160,11 @@ impl Decoder {
             self.batch = self.batch.saturating_sub(unit.len());
             return read_record(header, payload).map(|record| Some(Item::Page(record)));
         }
-        let [kind, _, _, _, l0, l1, l2, l3] = *header;
+        let [kind, n0, n1, n2, l0, l1, l2, l3] = *header;
         let kind = Kind::try_from(kind)?;
+        if [n0, n1, n2] != self.number.take() {
+            return Err(Error::OutOfOrder(kind as u8));
+        }
         if kind == Kind::Pages {
             self.batch = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
             return Ok(Some(Item::Batch));

@@ -43,6 +43,7 @@ fn payload(out: &mut Vec<u8>, message: &Message<'_>) {
             out.extend_from_slice(&session.to_le_bytes());
         }
         Message::Accept => version(out),
+        Message::Probe { pages } => out.extend_from_slice(pages),
         Message::Round { number } => out.extend_from_slice(&number.to_le_bytes()),
         Message::State { total, offset, bytes } => {
             out.extend_from_slice(&total.to_le_bytes());
@@ -93,6 +94,13 @@ pub fn write_words(out: &mut Vec<u8>, kind: Kind, first: Option<u64>, words: imp
     for word in words {
         out.extend_from_slice(&word.to_le_bytes());
     }
+    close(out, start);
+}
+
+/// Appends a probe: pages that nobody keeps.
+pub fn write_probe<'a>(out: &mut Vec<u8>, pages: impl Iterator<Item = &'a Page>) {
+    let start = open(out, Kind::Probe as u8);
+    pages.for_each(|page| out.extend_from_slice(page));
     close(out, start);
 }
 

@@ -141,6 +141,8 @@ kinds! {
     Done = 9,
     /// Source: magic, version and the session that it wants to resume.
     Recover = 10,
+    /// Source, in place of a hello: pages that nobody keeps, to measure the link.
+    Probe = 11,
     /// Either: it gives up.
     Abort = 32,
     /// Destination: send.
@@ -178,6 +180,7 @@ pub enum Message<'a> {
     Hashes(Chunk<'a>),
     Done,
     Recover { session: u64 },
+    Probe { pages: &'a [u8] },
     Abort { reason: String },
     Accept,
     Refuse { reason: String },
@@ -211,6 +214,7 @@ impl<'a> Message<'a> {
             Kind::Commit => Self::Commit,
             Kind::Hashes => Self::Hashes(chunk(&mut fields)?),
             Kind::Done => Self::Done,
+            Kind::Probe => Self::Probe { pages: fields.rest() },
             Kind::Abort => Self::Abort { reason: reason(&mut fields)? },
             Kind::Accept => {
                 version(&mut fields)?;
@@ -245,6 +249,7 @@ impl<'a> Message<'a> {
             Self::Hashes(_) => Kind::Hashes,
             Self::Done => Kind::Done,
             Self::Recover { .. } => Kind::Recover,
+            Self::Probe { .. } => Kind::Probe,
             Self::Abort { .. } => Kind::Abort,
             Self::Accept => Kind::Accept,
             Self::Refuse { .. } => Kind::Refuse,

@@ -1,7 +1,8 @@
 //! The wire format.
 //!
-//! A message is a header of 8 bytes (kind, three zero bytes, length of what follows) and its payload; numbers are
-//! little-endian. Most are small and handled whole. [`Kind::Pages`] is a batch: its payload is a row of page records,
+//! A message is a header of 8 bytes (kind; its number, 24 bits; length of what follows) and its payload; integers are
+//! little-endian. The messages of one direction of one link are numbered from 0 on, so that none can be lost or come twice
+//! unseen. Most are small and handled whole. [`Kind::Pages`] is a batch: its payload is a row of page records,
 //! each handled as soon as it is whole, so that a page goes from the channel's buffer to the VM's memory in one copy
 //! and a batch of any length needs no buffer of its own.
 //!
@@ -24,10 +25,12 @@ mod decode;
 mod encode;
 mod fields;
 mod message;
+mod number;
 
 pub use decode::{Body, Decoder, Item, Record};
-pub use encode::{Batch, write, write_words};
+pub use encode::{Batch, write, write_probe, write_words};
 pub use message::{Chunk, Gfns, Kind, Message, Offer, Path};
+pub use number::Numbering;
 
 /// What every stream begins with.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"QAVISOR\x1a");

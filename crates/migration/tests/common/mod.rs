@@ -2,15 +2,19 @@
 //! with two hosts and a link, in which time is a number.
 #![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
+pub mod mishap;
+pub mod recovery;
 pub mod vm;
 pub mod world;
 
+pub use mishap::{Mishap, Tap};
+pub use recovery::{At, config, encoded, encoded_paths, encodings, survives};
 pub use vm::{Program, SimVm};
 pub use world::{Cut, World};
 
 use migration::{Offer, Path};
 
-pub const PATHS: [Path; 4] = [Path::StopAndCopy, Path::PreCopy, Path::PostCopy, Path::Hybrid];
+pub const PATHS: [Path; 5] = [Path::StopAndCopy, Path::Demand, Path::PreCopy, Path::PostCopy, Path::Hybrid];
 
 pub fn offer(path: Path, pages: u64) -> Offer {
     Offer {

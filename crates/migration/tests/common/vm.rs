@@ -1,5 +1,7 @@
 //! The simulated VM.
 
+use std::collections::BTreeSet;
+
 use migration::{Bitmap, DestinationVm, Offer, Page, SourceVm, ZERO_PAGE};
 
 /// What the guest does, step by step: a function of the step's number alone.
@@ -13,6 +15,9 @@ pub struct Program {
 }
 
 impl Program {
+    /// The seed of a guest that walks through its pages in order.
+    pub const IN_ORDER: u64 = 0;
+
     fn random(&self, step: u64, salt: u64) -> u64 {
         let mut x = self.seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt.wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,7 +26,7 @@ impl Program {
     }
 
     pub fn page_of(&self, step: u64) -> u64 {
-        self.random(step, 1) % self.range
+        if self.seed == Self::IN_ORDER { step % self.range } else { self.random(step, 1) % self.range }
     }
 
     fn apply(&self, step: u64, page: &mut Page) {
@@ -51,6 +56,16 @@ pub struct SimVm {
     pub refuses_to_prepare: Option<String>,
     pub saving_writes: Option<u64>,
     pub runs: u32,
+    /// A broken tracker: of the harvests that found something it loses this one (0: the first), and its pages.
+    pub loses_harvest: Option<u32>,
+    /// Of so many steps one frees a page, whose content the guest then needs no more; 0: none does.
+    pub frees: u64,
+    free: BTreeSet<u64>,
+    /// A broken guest tool: it names the pages that were free when it was first asked.
+    pub tells_old_free_pages: bool,
+    told: Option<BTreeSet<u64>>,
+    /// How it was slowed, in order.
+    pub throttled: Vec<u8>,
 }
 
 impl SimVm {
@@ -84,6 +99,12 @@ impl SimVm {
             refuses_to_prepare: None,
             saving_writes: None,
             runs: 0,
+            loses_harvest: None,
+            frees: 0,
+            free: BTreeSet::new(),
+            tells_old_free_pages: false,
+            told: None,
+            throttled: Vec::new(),
         }
     }
 
@@ -91,11 +112,20 @@ impl SimVm {
     pub fn go(&mut self, steps: u64) -> Option<u64> {
         for _ in 0..steps {
             let gfn = self.program.page_of(self.step);
+            if self.frees(self.step) {
+                self.free.insert(gfn);
+                self.step += 1;
+                continue;
+            }
             if self.missing.as_ref().is_some_and(|missing| missing.test(gfn)) {
                 self.blocked_on = Some(gfn);
                 return Some(gfn);
             }
             self.blocked_on = None;
+            if self.free.remove(&gfn) {
+                // As a kernel that gives a page to a new owner.
+                self.memory[gfn as usize] = ZERO_PAGE;
+            }
             self.program.apply(self.step, &mut self.memory[gfn as usize]);
             self.dirty.set(gfn);
             self.step += 1;
@@ -103,11 +133,30 @@ impl SimVm {
         None
     }
 
+    fn frees(&self, step: u64) -> bool {
+        self.frees > 0 && self.program.random(step, 5).is_multiple_of(self.frees)
+    }
+
+    /// Pages that the guest does not need now.
+    pub fn free(&self) -> &BTreeSet<u64> {
+        &self.free
+    }
+
+    /// How much of its time it runs.
+    pub fn speed_percent(&self) -> u64 {
+        100 - u64::from(self.throttled.last().copied().unwrap_or(0))
+    }
+
     /// Whether the memory is that of a twin that never migrated and has come as far. `device_write`: the page that a
     /// device wrote when its state was saved.
     #[track_caller]
     pub fn assert_like_its_twin(&self, device_write: Option<(u64, u64)>) {
+        self.is_like_its_twin(device_write).unwrap();
+    }
+
+    pub fn is_like_its_twin(&self, device_write: Option<(u64, u64)>) -> Result<(), String> {
         let mut twin = Self::new(self.memory.len() as u64, self.program.clone());
+        twin.frees = self.frees;
         if let Some((gfn, at_step)) = device_write {
             twin.go(at_step);
             twin.memory[gfn as usize][0] ^= 0xff;
@@ -115,8 +164,13 @@ impl SimVm {
         } else {
             twin.go(self.step);
         }
-        let different: Vec<usize> = (0..self.memory.len()).filter(|i| self.memory[*i] != twin.memory[*i]).collect();
-        assert!(different.is_empty(), "after {} steps, pages {different:?} differ from the twin's", self.step);
+        assert_eq!(self.free, twin.free);
+        let needed = (0..self.memory.len()).filter(|i| !self.free.contains(&(*i as u64)));
+        let different: Vec<usize> = needed.filter(|i| self.memory[*i] != twin.memory[*i]).collect();
+        if different.is_empty() {
+            return Ok(());
+        }
+        Err(format!("after {} steps, pages {different:?} differ from the twin's", self.step))
     }
 }
 
@@ -136,8 +190,26 @@ impl SourceVm for SimVm {
 
     fn harvest(&mut self, dirty: &mut Bitmap) {
         assert!(self.tracked, "a harvest without tracking");
-        dirty.or(&self.dirty);
+        let lost = self.loses_harvest.as_mut().filter(|_| !self.dirty.is_empty()).is_some_and(|left| {
+            let lost = *left == 0;
+            *left = left.wrapping_sub(1);
+            lost
+        });
+        if !lost {
+            dirty.or(&self.dirty);
+        }
         self.dirty.clear_all();
+    }
+
+    fn free_pages(&mut self, into: &mut Bitmap) {
+        let told = self.told.get_or_insert_with(|| self.free.clone());
+        for gfn in if self.tells_old_free_pages { &*told } else { &self.free } {
+            into.set(*gfn);
+        }
+    }
+
+    fn throttle(&mut self, percent: u8) {
+        self.throttled.push(percent);
     }
 
     fn pause(&mut self) {
@@ -203,6 +275,18 @@ impl DestinationVm for SimVm {
         }
         let step = state.last_chunk().ok_or("too short")?;
         self.step = u64::from_le_bytes(*step);
+        // What is free the guest keeps in its memory; here it follows from the steps.
+        self.free.clear();
+        if self.frees > 0 {
+            for step in 0..self.step {
+                let gfn = self.program.page_of(step);
+                if self.frees(step) {
+                    self.free.insert(gfn);
+                } else {
+                    self.free.remove(&gfn);
+                }
+            }
+        }
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Two hosts and a link between them.
 
+use super::mishap::{Passed, Tap};
 use super::vm::{Program, SimVm};
 use migration::{Config, Destination, End, Error, Fault, Link, MIN_ROOM, Micros, Offer, Source, Status};
 
@@ -16,6 +17,8 @@ pub struct World {
     /// Steps that the guest does in a millisecond.
     pub pace: u64,
     pub link: Link,
+    /// The source's, and of those that try again.
+    pub config: Config,
     pub source: Source,
     pub source_vm: SimVm,
     pub destination: Destination,
@@ -36,6 +39,18 @@ pub struct World {
     pub guest_stops_at: Option<u64>,
     /// The byte of the stream to the destination that is altered on its way.
     pub flip: Option<u64>,
+    /// Messages go through these, if there: to the destination, to the source.
+    pub taps: Option<(Tap, Tap)>,
+    /// The most bytes that the source may send in a tick, of which [`MIN_ROOM`] let it send one page a message.
+    pub allowance: usize,
+    /// What it sent in the last one.
+    pub sent: usize,
+    /// When bytes last arrived anywhere.
+    pub last_arrival: Micros,
+    /// A broken source: it takes the guest back when the link breaks, whatever it has sent.
+    pub resumes_what_it_gave_away: bool,
+    /// The first time that a rule was broken.
+    pub violation: Option<String>,
 }
 
 impl World {
@@ -46,7 +61,8 @@ impl World {
             tick: 20,
             pace: 1000,
             link,
-            source: Source::new(config, offer, 0).unwrap(),
+            source: Source::new(config.clone(), offer, 0).unwrap(),
+            config,
             source_vm,
             destination: Destination::new(0),
             destination_vm: SimVm::blank(program),
@@ -61,6 +77,12 @@ impl World {
             longest_silence: 0,
             guest_stops_at: None,
             flip: None,
+            taps: None,
+            allowance: usize::MAX,
+            sent: 0,
+            last_arrival: 0,
+            resumes_what_it_gave_away: false,
+            violation: None,
         }
     }
 
@@ -72,15 +94,26 @@ impl World {
         self.deliver_to_source();
         self.transmit();
         self.cut_if_due();
-        assert!(!(self.source_vm.running && self.destination_vm.running), "the guest runs on both sides");
-        assert!(!self.source.is_handed_over() || !self.source_vm.running, "the source runs what it gave away");
+        self.judge_the_moment();
+    }
+
+    fn judge_the_moment(&mut self) {
+        let what = if self.source_vm.running && self.destination_vm.running {
+            "the guest runs on both sides"
+        } else if self.source_vm.running && self.source.is_handed_over() {
+            "the source runs what it gave away"
+        } else {
+            return;
+        };
+        self.violation.get_or_insert_with(|| format!("at {} us {what}", self.now));
     }
 
     fn run_guest(&mut self) {
         self.steps_due += self.pace * self.tick;
-        let steps = self.steps_due / 1000;
-        self.steps_due %= 1000;
         let at_source = self.source_vm.running;
+        let speed = if at_source { self.source_vm.speed_percent() } else { 100 };
+        let steps = self.steps_due * speed / 100_000;
+        self.steps_due -= steps * 100_000 / speed;
         let vm = if at_source { &mut self.source_vm } else { &mut self.destination_vm };
         if self.guest_stops_at.is_some_and(|stop| vm.step >= stop) {
             return;
@@ -103,22 +136,28 @@ impl World {
                 bytes = &bytes[..bytes.len().min((limit - self.arrived.0) as usize)];
             }
             let count = bytes.len();
-            if count == 0 {
+            let mut passed = Passed { bytes: bytes.to_vec(), ..Passed::default() };
+            if let Some((there, _)) = &mut self.taps {
+                passed = there.pass(bytes, self.now);
+            }
+            if count == 0 && passed.bytes.is_empty() {
+                self.meddle(&passed);
                 return;
             }
             if let Some(tape) = &mut self.tape {
-                tape.extend_from_slice(bytes);
+                tape.extend_from_slice(&passed.bytes);
             }
-            let mut altered = bytes.to_vec();
             if let Some(at) = self.flip.and_then(|at| at.checked_sub(self.arrived.0))
-                && let Some(byte) = altered.get_mut(at as usize)
+                && let Some(byte) = passed.bytes.get_mut(at as usize)
             {
                 *byte ^= 1;
             }
-            let result = self.destination.receive(&altered, self.now, &mut self.destination_vm);
+            let result = self.destination.receive(&passed.bytes, self.now, &mut self.destination_vm);
             self.destination_result = self.destination_result.clone().and(result);
             self.link.consume(End::B, count);
             self.arrived.0 += count as u64;
+            self.last_arrival = self.now;
+            self.meddle(&passed);
         }
     }
 
@@ -129,23 +168,43 @@ impl World {
                 bytes = &bytes[..bytes.len().min((limit - self.arrived.1) as usize)];
             }
             let count = bytes.len();
-            if count == 0 {
+            let mut passed = Passed { bytes: bytes.to_vec(), ..Passed::default() };
+            if let Some((_, back)) = &mut self.taps {
+                passed = back.pass(bytes, self.now);
+            }
+            if count == 0 && passed.bytes.is_empty() {
+                self.meddle(&passed);
                 return;
             }
-            let result = self.source.receive(bytes, self.now, &mut self.source_vm);
+            let result = self.source.receive(&passed.bytes, self.now, &mut self.source_vm);
             self.source_result = self.source_result.clone().and(result);
             self.link.consume(End::A, count);
             self.arrived.1 += count as u64;
+            self.last_arrival = self.now;
+            self.meddle(&passed);
+        }
+    }
+
+    /// What a tap does beside delivering.
+    fn meddle(&mut self, passed: &Passed) {
+        if passed.cut && self.link.is_open() {
+            self.lose_link();
+        }
+        if passed.cancel {
+            let late = self.source.is_handed_over() || self.source.status().is_final();
+            let expected = if late { Err(Error::HandedOver) } else { Ok(()) };
+            assert_eq!(self.source.cancel(self.now, &mut self.source_vm), expected);
         }
     }
 
     fn transmit(&mut self) {
+        self.sent = 0;
         if !self.link.is_open() {
             return;
         }
         self.out.clear();
         loop {
-            let room = self.link.room(End::A).saturating_sub(self.out.len());
+            let room = self.link.room(End::A).min(self.allowance).saturating_sub(self.out.len());
             match self.source.transmit(self.now, &mut self.source_vm, room, &mut self.out) {
                 Ok(0) => break,
                 Ok(count) => assert!(count <= room.max(MIN_ROOM)),
@@ -159,7 +218,11 @@ impl World {
                 break;
             }
         }
+        if self.link.room(End::A).min(self.allowance) < self.out.len() + MIN_ROOM {
+            self.source.channel_full();
+        }
         assert_eq!(self.link.send(End::A, self.now, &self.out), self.out.len());
+        self.sent = self.out.len();
         self.out.clear();
         self.destination.transmit(self.link.room(End::B), &mut self.out);
         assert_eq!(self.link.send(End::B, self.now, &self.out), self.out.len());
@@ -178,8 +241,12 @@ impl World {
 
     pub fn lose_link(&mut self) {
         self.link.cut();
+        self.taps = None;
         self.source.link_lost(self.now, &mut self.source_vm);
         self.destination.link_lost(self.now);
+        if self.resumes_what_it_gave_away && !self.source_vm.running {
+            self.source_vm.running = true;
+        }
     }
 
     /// A new link in place of the one that broke.
@@ -187,6 +254,7 @@ impl World {
         self.link = link;
         self.cut = None;
         self.flip = None;
+        self.taps = None;
         self.arrived = (0, 0);
         self.source_result = Ok(());
         self.destination_result = Ok(());
@@ -195,13 +263,33 @@ impl World {
     /// Until both sides have nothing more to do.
     #[track_caller]
     pub fn finish(&mut self) {
+        self.run_to_the_end().unwrap();
+    }
+
+    pub fn run_to_the_end(&mut self) -> Result<(), String> {
         for _ in 0..2_000_000 {
             if self.is_over() {
-                return;
+                return Ok(());
             }
             self.tick();
         }
-        panic!("it does not end: source {:?}, destination {:?}", self.source.status(), self.destination.status());
+        Err(format!("it does not end: source {:?}, destination {:?}", self.source.status(), self.destination.status()))
+    }
+
+    /// Until both sides have nothing more to do, or nothing has come for so long that their owners give the link up.
+    pub fn run_until_the_link_is_given_up(&mut self, patience: Micros) -> Result<(), String> {
+        self.last_arrival = self.now;
+        for _ in 0..2_000_000 {
+            if self.is_over() || !self.link.is_open() {
+                return Ok(());
+            }
+            if self.now - self.last_arrival > patience {
+                self.lose_link();
+                return Ok(());
+            }
+            self.tick();
+        }
+        Err("it neither ends nor falls silent".into())
     }
 
     pub fn is_over(&self) -> bool {
@@ -220,27 +308,51 @@ impl World {
     /// The guest runs at the destination alone, with the memory of its twin, and both sides know that it is whole.
     #[track_caller]
     pub fn assert_moved(&self) {
-        assert_eq!(self.source_result, Ok(()));
-        assert_eq!(self.destination_result, Ok(()));
-        assert_eq!((self.source.status(), self.destination.status()), (Status::Completed, Status::Completed));
-        assert!(!self.source_vm.running && self.destination_vm.running);
-        assert!(!self.source_vm.tracked);
-        assert_eq!(self.destination_vm.runs, 1);
-        self.destination_vm.assert_like_its_twin(None);
+        self.moved().unwrap();
+    }
+
+    pub fn moved(&self) -> Result<(), String> {
+        self.runs_at_the_destination()?;
+        require(self.source_result == Ok(()), || format!("the source: {:?}", self.source_result))?;
+        require(self.destination_result == Ok(()), || format!("the destination: {:?}", self.destination_result))?;
         let pages = self.source_vm.memory.len() as u64;
         for report in [self.source.report(self.now), self.destination.report(self.now).unwrap()] {
-            let verdict = report.verify.unwrap();
-            assert_eq!((verdict.pages_compared, verdict.pages_different), (pages, 0));
-            assert_eq!(report.pages.twice, 0);
+            let verdict = report.verify.ok_or("not compared")?;
+            let (compared, different) = (verdict.pages_compared, verdict.pages_different);
+            require((compared, different) == (pages, 0), || format!("{different} of {compared} pages differ"))?;
         }
+        Ok(())
+    }
+
+    /// The guest runs at the destination alone, with the memory of its twin; at most the comparison was lost.
+    pub fn runs_at_the_destination(&self) -> Result<(), String> {
+        self.violation.clone().map_or(Ok(()), Err)?;
+        let states = (self.source.status(), self.destination.status());
+        require(states == (Status::Completed, Status::Completed), || format!("{states:?}"))?;
+        require(!self.source_vm.running && self.destination_vm.running, || "it does not run there alone".into())?;
+        require(!self.source_vm.tracked, || "the source still tracks its pages".into())?;
+        require(self.destination_vm.runs == 1, || format!("started {} times", self.destination_vm.runs))?;
+        self.destination_vm.is_like_its_twin(None)?;
+        let reports = [self.source.report(self.now), self.destination.report(self.now).unwrap()];
+        require(reports.iter().all(|report| report.pages.twice == 0), || "a page came twice".into())
     }
 
     /// The guest runs at the source alone, with the memory of its twin.
     #[track_caller]
     pub fn assert_stayed(&self) {
-        assert!(self.source_vm.running && !self.destination_vm.running);
-        assert!(!self.source_vm.tracked || !self.source.status().is_final());
-        assert!(!self.source.is_handed_over() && !self.destination.is_committed());
-        self.source_vm.assert_like_its_twin(None);
+        self.stayed().unwrap();
     }
+
+    pub fn stayed(&self) -> Result<(), String> {
+        self.violation.clone().map_or(Ok(()), Err)?;
+        require(self.source_vm.running && !self.destination_vm.running, || "it does not run here alone".into())?;
+        let ended = self.source.status().is_final();
+        require(!self.source_vm.tracked || !ended, || "the source still tracks its pages".into())?;
+        require(!self.source.is_handed_over() && !self.destination.is_committed(), || "it was handed over".into())?;
+        self.source_vm.is_like_its_twin(None)
+    }
+}
+
+fn require(holds: bool, else_what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(else_what()) }
 }
