@@ -1,17 +1,20 @@
 //! A VM and what the host knows of it: its observer, its processes, the lines of its console.
 
+use super::throttle::Throttle;
 use crate::{
     devices::RestartCause,
     host::Terminal,
     machine::{PAGE_SIZE, clock},
     monitor::{
+        command::Watching,
         event::What,
         line::LineAssembler,
+        pages,
         report::{HarvestTime, OverheadReport},
         runs,
     },
     observe::{GuestRoots, Observed, Observer, ProcessTable, own_values},
-    vm::{Activity, Harvests, Vm},
+    vm::{Activity, Harvests, Stop, Vm},
 };
 use alloc::{format, string::String, vec::Vec};
 use core::time::Duration;
@@ -22,6 +25,9 @@ const HARVEST_TIMES: usize = 256;
 
 /// The most runs of modified pages in one event: some 3 KB, a quarter of a second at 115,200 baud.
 const MOST_RUNS: usize = 256;
+
+/// A guest that is slowed has its share of each such period, in microseconds.
+const THROTTLE_PERIOD: u64 = 10_000;
 
 /// A VM with its observation.
 pub struct Tenant {
@@ -34,6 +40,14 @@ pub struct Tenant {
     dropped_told: u64,
     harvest_micros: Vec<u32>,
     harvests: usize,
+    watched: Option<Watched>,
+    throttle: Option<Throttle>,
+}
+
+/// What somebody who watches all the time was and was not told.
+struct Watched {
+    /// There was a harvest since.
+    untold: bool,
 }
 
 /// The page-table roots of a VM, for the process table.
@@ -61,7 +75,29 @@ impl Tenant {
             dropped_told: 0,
             harvest_micros: Vec::new(),
             harvests: 0,
+            watched: None,
+            throttle: None,
         }
+    }
+
+    /// Slows the guest: of its time it is to run `100 - percent` hundredths. 0: it runs at full speed.
+    pub fn throttle(&mut self, percent: u8) {
+        let period = clock::from_micros(THROTTLE_PERIOD);
+        self.throttle = (percent > 0).then(|| Throttle::new(percent, period, clock::now()));
+    }
+
+    /// When it may run again, if it has used up its share.
+    pub fn held_until(&self) -> Option<u64> {
+        self.throttle?.held_until(clock::now())
+    }
+
+    /// Runs the guest until something happens, at the latest at `deadline` or when its share is used up.
+    pub fn run_until(&mut self, deadline: u64) -> Stop {
+        let Some(throttle) = &mut self.throttle else { return self.vm.run_until(deadline) };
+        let start = clock::now();
+        let stop = self.vm.run_until(deadline.min(throttle.may_run_until(start)));
+        throttle.ran(start, clock::now());
+        stop
     }
 
     /// `jiffies` have passed. Harvests when it is time, and gives the sample that this ended.
@@ -85,7 +121,10 @@ impl Tenant {
         let start = clock::now();
         let pages = self.vm.harvest();
         self.note_harvest(clock::to_micros(clock::now() - start));
-        if self.observer.sampling() {
+        if let Some(watched) = &mut self.watched {
+            watched.untold = true;
+        }
+        if self.observer.watching() {
             let root = self.vm.vcpu.page_table_root();
             let changes = self.processes.sweep(&[root], &mut Roots(&mut self.vm));
             self.observer.processes(changes);
@@ -94,8 +133,8 @@ impl Tenant {
             }
         }
         let observed = self.observer.harvested(Duration::from_micros(clock::micros()), pages);
-        if observed.is_some() {
-            self.watch(false);
+        if observed.is_some() && !self.observer.watching() {
+            self.follow_processes(false);
         }
         observed
     }
@@ -143,7 +182,9 @@ impl Tenant {
         // What harvests of large leaves took says nothing of those that come.
         self.harvest_micros.clear();
         self.harvests = 0;
-        self.watch(true);
+        if !self.observer.watching() {
+            self.follow_processes(true);
+        }
         self.observer.start_sample(ts);
     }
 
@@ -155,10 +196,61 @@ impl Tenant {
     /// Gives the sample in progress up.
     pub fn cancel_sample(&mut self) {
         self.observer.cancel_sample();
-        self.watch(false);
+        if !self.observer.watching() {
+            self.follow_processes(false);
+        }
     }
 
-    fn watch(&mut self, on: bool) {
+    /// Watches at the pace of a sample from now on, and tells each harvest; or no longer.
+    pub fn watch(&mut self, how: Option<Watching>) -> What {
+        let before = self.observer.watching();
+        // What was written before is not of the first harvest that is told.
+        self.harvest();
+        self.observer.watch(how.is_some());
+        if self.observer.watching() != before {
+            self.follow_processes(!before);
+        }
+        self.vm.log_for_watch(how.is_some_and(|how| how.pages));
+        self.watched = how.map(|_| Watched { untold: false });
+        let (jiffy, harvest_period) = self.observer.periods();
+        What::Watching {
+            vm: self.vm.name.clone(),
+            on: how.is_some(),
+            memory: self.vm.memory.size(),
+            jiffy: jiffy.into(),
+            harvest_period: harvest_period.into(),
+        }
+    }
+
+    /// Whether each harvest is told.
+    pub fn is_watched(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    /// The events of the latest harvest, if it was not told yet; its pages only if they fit into `room` bytes. Without any
+    /// room it stays untold, and the next one tells of both.
+    pub fn untold_harvest(&mut self, room: usize) -> Vec<What> {
+        let Some(watched) = self.watched.as_mut().filter(|watched| watched.untold && room > 0) else {
+            return Vec::new();
+        };
+        watched.untold = false;
+        let lines = self.vm.watch_log().and_then(|log| {
+            let lines = pages::lines(log.iter(), room).map(|lines| (lines, log.count()));
+            log.clear_all();
+            lines
+        });
+        let (lines, told) = lines.map_or_else(Default::default, |(lines, count)| (lines, Some(count)));
+        let lines = lines.into_iter();
+        let mut events: Vec<What> = lines.map(|runs| What::Pages { vm: self.vm.name.clone(), runs }).collect();
+        events.push(What::Identifier {
+            vm: self.vm.name.clone(),
+            version: (&self.observer.reading()).into(),
+            dirty: told,
+        });
+        events
+    }
+
+    fn follow_processes(&mut self, on: bool) {
         self.vm.log_for_sample(on);
         self.vm.vcpu.watch_cr3(on);
         if on {
@@ -189,7 +281,7 @@ impl Tenant {
     pub fn restart(&mut self, cause: RestartCause) -> Result<What, String> {
         self.vm.restart()?;
         self.observer.restart();
-        if self.observer.sampling() {
+        if self.observer.watching() {
             let root = self.vm.vcpu.page_table_root();
             self.processes.begin(&[root], &mut Roots(&mut self.vm));
             self.let_own_switches_be(root);

@@ -37,7 +37,7 @@ impl Incoming {
 
     /// Over one end of a link in memory.
     pub fn local(channel: MemoryChannel) -> Self {
-        Self::new(Pipe::new(alloc::boxed::Box::new(channel)), true)
+        Self::new(Pipe::new(alloc::boxed::Box::new(channel), None), true)
     }
 
     /// Whether its source is this host.

@@ -7,6 +7,7 @@ mod network;
 mod outgoing;
 mod pipe;
 mod progress;
+mod share;
 mod vms;
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
         command::{Migrate, PolicyName, Target},
         options::Options,
     },
+    net::Channel,
     observe::Observed,
 };
 use alloc::{boxed::Box, format, string::String, vec::Vec};
@@ -25,6 +27,7 @@ use memory::MemoryChannel;
 use network::Network;
 use outgoing::Outgoing;
 use pipe::Pipe;
+use share::Bandwidth;
 
 /// How long the host rests at most while a stream waits for the other side, in microseconds. Frames end the rest, but
 /// nothing does when bytes come over a link in memory.
@@ -34,6 +37,7 @@ const MEMORY_REST: u64 = 200;
 /// All migrations of this host.
 pub struct Migrations {
     network: Option<Network>,
+    bandwidth: Option<Bandwidth>,
     outgoing: Vec<Outgoing>,
     incoming: Vec<Incoming>,
     jiffy: Duration,
@@ -48,7 +52,8 @@ impl Migrations {
     /// One sentence: what is wrong with the network.
     pub fn new(options: &Options) -> Result<Self, String> {
         let network = Network::open(options)?;
-        Ok(Self { network, outgoing: Vec::new(), incoming: Vec::new(), jiffy: options.jiffy, busy: false })
+        let bandwidth = options.bandwidth.map(Bandwidth::new);
+        Ok(Self { network, bandwidth, outgoing: Vec::new(), incoming: Vec::new(), jiffy: options.jiffy, busy: false })
     }
 
     /// Begins a migration with its sample.
@@ -77,7 +82,7 @@ impl Migrations {
                 let latency = u64::try_from(request.latency.as_micros()).unwrap_or(u64::MAX);
                 let (here, there) = MemoryChannel::pair(bandwidth, latency);
                 self.incoming.push(Incoming::local(there));
-                Ok(Pipe::new(Box::new(here)))
+                Ok(self.leaving(Box::new(here)))
             }
             Target::Host(to) => self.connect(to, bandwidth),
         }
@@ -99,7 +104,13 @@ impl Migrations {
 
     fn connect(&mut self, to: SocketAddrV4, bandwidth: u64) -> Result<Pipe, String> {
         let network = self.network.as_mut().ok_or("no network: start the image with `ip=A.B.C.D/N`")?;
-        Ok(Pipe::new(Box::new(network.connect(to, bandwidth)?)))
+        let channel = network.connect(to, bandwidth)?;
+        Ok(self.leaving(Box::new(channel)))
+    }
+
+    /// For a stream that leaves this host.
+    fn leaving(&self, channel: Box<dyn Channel>) -> Pipe {
+        Pipe::new(channel, self.bandwidth.as_ref().map(Bandwidth::share))
     }
 
     /// A VM's sample is over.
@@ -114,7 +125,7 @@ impl Migrations {
         let active = !self.outgoing.is_empty() || !self.incoming.is_empty();
         let mut happened = self.network.as_mut().is_some_and(|network| network.poll(active));
         while let Some(channel) = self.network.as_mut().and_then(Network::accept) {
-            self.arrived(Pipe::new(Box::new(channel)));
+            self.arrived(Pipe::new(Box::new(channel), None));
             happened = true;
         }
         self.start_samples(guests, terminal);
@@ -175,9 +186,9 @@ impl Migrations {
     ///
     /// # Errors
     /// One sentence: there is none, or it is too late.
-    pub fn cancel(&mut self, vm: &str, guests: &mut Guests) -> Result<(), String> {
+    pub fn cancel(&mut self, vm: &str, guests: &mut Guests, terminal: &mut Terminal) -> Result<(), String> {
         let outgoing = self.outgoing.iter_mut().find(|outgoing| outgoing.name == vm);
-        outgoing.ok_or_else(|| format!("`{vm}` is not leaving"))?.cancel(guests)
+        outgoing.ok_or_else(|| format!("`{vm}` is not leaving"))?.cancel(guests, terminal)
     }
 
     /// Resumes a post-copy whose link broke.

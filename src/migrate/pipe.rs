@@ -1,5 +1,6 @@
 //! Bytes between an engine and its channel.
 
+use super::share::Share;
 use crate::{
     machine::clock,
     net::{Channel, CloseReason, ConnectionState},
@@ -16,12 +17,13 @@ pub struct Pipe {
     channel: Box<dyn Channel>,
     out: Vec<u8>,
     sent: usize,
+    share: Option<Share>,
 }
 
 impl Pipe {
-    /// Over a channel.
-    pub fn new(channel: Box<dyn Channel>) -> Self {
-        Self { channel, out: Vec::new(), sent: 0 }
+    /// Over a channel, with what its stream has of the host's bandwidth if that is limited.
+    pub fn new(channel: Box<dyn Channel>, share: Option<Share>) -> Self {
+        Self { channel, out: Vec::new(), sent: 0, share }
     }
 
     /// Shows `take` what has come until it fails. True if anything came.
@@ -48,17 +50,22 @@ impl Pipe {
         let mut happened = false;
         let end = clock::micros() + STEP;
         while !happened || clock::micros() < end {
+            let room = self.share.as_ref().map_or(usize::MAX, Share::room);
             if self.sent == self.out.len() {
                 self.out.clear();
                 self.sent = 0;
-                fill(BATCH, &mut self.out)?;
+                fill(BATCH.min(room), &mut self.out)?;
             }
             let rest = self.out.get(self.sent..).unwrap_or_default();
-            if rest.is_empty() {
+            let allowed = rest.get(..rest.len().min(room)).unwrap_or_default();
+            if allowed.is_empty() {
                 break;
             }
-            let taken = self.channel.send(clock::micros(), rest);
+            let taken = self.channel.send(clock::micros(), allowed);
             self.sent += taken;
+            if let Some(share) = &self.share {
+                share.spend(taken);
+            }
             happened |= taken > 0;
             if self.sent < self.out.len() {
                 break;

@@ -67,6 +67,12 @@ impl SourceVm for Leaving<'_> {
         clock::to_nanos(clock::now())
     }
 
+    fn throttle(&mut self, percent: u8) {
+        if let Some(tenant) = self.tenant() {
+            tenant.throttle(percent);
+        }
+    }
+
     fn pause(&mut self) {
         self.guests.unload();
         if let Some(tenant) = self.tenant() {

@@ -84,10 +84,25 @@ fn dirty_pages_are_runs_and_absent_before_they_are_known() {
 }
 
 #[test]
+fn a_watched_harvest_tells_its_pages_and_then_how_many_they_were() {
+    let version = (&sample().end).into();
+    let event = json_of(What::Identifier { vm: vm(), version, dirty: Some(9) });
+    assert_eq!(event.get("dirty"), Some(&json!(9)));
+    let event = json_of(What::Pages { vm: vm(), runs: "AAE".to_string() });
+    assert_eq!(event, json!({"event": "pages", "at": 1234.567, "vm": "linux", "runs": "AAE"}));
+    let event = json_of(What::Watching { vm: vm(), on: true, memory: 4096, jiffy: ms(4), harvest_period: ms(100) });
+    assert_eq!(
+        event,
+        json!({"event": "watching", "at": 1234.567, "vm": "linux", "on": true, "memory": 4096, "jiffy": 4.0,
+               "harvest-period": 100.0})
+    );
+}
+
+#[test]
 fn a_restart_names_its_cause() {
     let event = What::restart("linux", RestartCause::I8042Pulse, &sample().end);
     let expected = json!({"event": "restart", "at": 1234.567, "vm": "linux", "cause": "8042 pulse",
-                          "id": "000000000125.1.40.9"});
+                          "id": "000000000125.1.40.9", "restarts": 0, "births": 40, "deaths": 0, "pages-modified": 9});
     assert_eq!(json_of(event), expected);
     let crash = json_of(What::restart("linux", RestartCause::Crash, &sample().end));
     assert_eq!((&crash["cause"], &crash["crash"]), (&json!("triple fault"), &json!(true)));

@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use qavns::{Decision, Margin, Ratio};
+use qavns::{Decision, Margin, Ratio, Reading};
 use serde::{Serialize, Serializer};
 
 use super::command::PathRequest;
@@ -27,6 +27,34 @@ impl Serialize for Milliseconds {
 impl From<Duration> for Milliseconds {
     fn from(duration: Duration) -> Self {
         Self(duration)
+    }
+}
+
+/// A reading of a VM's version, as the events have it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct VersionReport {
+    /// The identifier.
+    pub id: String,
+    /// Restarts of the guest's OS since the VM started.
+    pub restarts: u64,
+    /// Births of processes since the VM started.
+    pub births: u64,
+    /// Deaths of processes since the VM started.
+    pub deaths: u64,
+    /// Pages found modified since the VM started.
+    pub pages_modified: u64,
+}
+
+impl From<&Reading> for VersionReport {
+    fn from(reading: &Reading) -> Self {
+        Self {
+            id: reading.identifier.to_string(),
+            restarts: reading.totals.restarts,
+            births: reading.totals.births,
+            deaths: reading.totals.deaths,
+            pages_modified: reading.totals.pages_modified,
+        }
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Observer {
     harvest_jiffies: u64,
     /// Jiffies since the last harvest.
     since_harvest: u64,
+    /// Asked to watch without a sample, too.
+    watched: bool,
     sample: Option<Running>,
 }
 
@@ -65,7 +67,7 @@ impl Observer {
     /// An observer of a VM that arrived with its version.
     #[must_use]
     pub fn resume(version: Version, jiffy: Duration, harvest_jiffies: u64) -> Self {
-        Self { version, jiffy, harvest_jiffies: harvest_jiffies.max(1), since_harvest: 0, sample: None }
+        Self { version, jiffy, harvest_jiffies: harvest_jiffies.max(1), since_harvest: 0, watched: false, sample: None }
     }
 
     /// The version as it is now.
@@ -74,10 +76,28 @@ impl Observer {
         self.version.reading()
     }
 
-    /// Whether a sample is in progress, that is, whether CR3 loads are to be watched.
+    /// Whether a sample is in progress.
     #[must_use]
     pub fn sampling(&self) -> bool {
         self.sample.is_some()
+    }
+
+    /// Whether CR3 loads are to be watched: in a sample, and as long as somebody wants to watch.
+    #[must_use]
+    pub fn watching(&self) -> bool {
+        self.watched || self.sampling()
+    }
+
+    /// Watches at the pace of a sample from now on, or no longer.
+    pub fn watch(&mut self, on: bool) {
+        self.watched = on;
+    }
+
+    /// The period of the tick, and that of the harvests in a sample.
+    #[must_use]
+    pub fn periods(&self) -> (Duration, Duration) {
+        let jiffies = u32::try_from(self.harvest_jiffies).unwrap_or(u32::MAX);
+        (self.jiffy, self.jiffy.saturating_mul(jiffies))
     }
 
     /// `jiffies` have passed. True if a harvest is due, because its period or the sample is over; it
@@ -99,10 +119,7 @@ impl Observer {
 
     /// Jiffies from one harvest to the next.
     fn period(&self) -> u64 {
-        match self.sample {
-            Some(_) => self.harvest_jiffies,
-            None => self.harvest_jiffies.saturating_mul(IDLE_FACTOR),
-        }
+        if self.watching() { self.harvest_jiffies } else { self.harvest_jiffies.saturating_mul(IDLE_FACTOR) }
     }
 
     /// The guest's OS restarted.
@@ -171,14 +188,8 @@ impl Observer {
 
     fn finish(&mut self) -> Option<Observed> {
         let running = self.sample.take()?;
-        let periods = u32::try_from(self.harvest_jiffies).unwrap_or(u32::MAX);
-        let sample = Sample {
-            start: running.start,
-            end: self.reading(),
-            ts: running.ts,
-            jiffy: self.jiffy,
-            harvest_period: self.jiffy.saturating_mul(periods),
-        };
+        let (jiffy, harvest_period) = self.periods();
+        let sample = Sample { start: running.start, end: self.reading(), ts: running.ts, jiffy, harvest_period };
         Some(Observed { sample, identifiers: running.identifiers, uncounted: running.uncounted })
     }
 }
@@ -239,6 +250,22 @@ mod tests {
         assert!(observer.tick(1), "more often in a sample");
         observer.start_sample(JIFFY * 7);
         assert_eq!(observer.due_in(), 7, "the end of a sample is looked at in time");
+    }
+
+    #[test]
+    fn who_watches_harvests_at_the_pace_of_a_sample_before_and_after_one() {
+        let mut observer = observer();
+        observer.watch(true);
+        assert!(observer.watching() && !observer.sampling());
+        assert!(!observer.tick(24));
+        assert!(observer.tick(1));
+        observer.start_sample(Duration::from_millis(500));
+        run(&mut observer, 1);
+        assert!(observer.watching() && !observer.sampling());
+        assert!(!observer.tick(24));
+        assert!(observer.tick(1));
+        observer.watch(false);
+        assert!(!observer.watching() && !observer.tick(1));
     }
 
     #[test]

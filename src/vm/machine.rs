@@ -85,6 +85,8 @@ pub struct Vm {
     sample_log: Option<Bitmap>,
     /// Pages modified that the monitor has not told yet, while somebody asks.
     told_log: Option<Bitmap>,
+    /// Pages of the harvests that a watch has not told yet, while it tells pages.
+    watch_log: Option<Bitmap>,
     /// Harvests so far, and what they looked at.
     pub harvests: Harvests,
     /// Restarts come from here.
@@ -118,6 +120,7 @@ impl Vm {
             migration_log: None,
             sample_log: None,
             told_log: None,
+            watch_log: None,
             harvests: Harvests::default(),
             files: None,
             ept,
@@ -235,7 +238,7 @@ impl Vm {
     /// open, and returns how many there were; a large leaf counts as one.
     pub fn harvest(&mut self) -> u64 {
         self.take_modification_log();
-        let mut logs = [&mut self.migration_log, &mut self.sample_log, &mut self.told_log];
+        let mut logs = [&mut self.migration_log, &mut self.sample_log, &mut self.told_log, &mut self.watch_log];
         let mut by_guest_alone = 0;
         let harvest = self.ept.harvest(|gfn| {
             by_guest_alone += u64::from(!self.memory.was_written(gfn));
@@ -252,7 +255,8 @@ impl Vm {
     /// Right after a harvest that nobody waits for: large leaves come back if no log is open. Not as the last log closes, because
     /// a migration's opens right after the sample's has closed.
     pub fn join_if_unwatched(&mut self) {
-        if self.migration_log.is_none() && self.sample_log.is_none() && self.told_log.is_none() {
+        let logs = [&self.migration_log, &self.sample_log, &self.told_log, &self.watch_log];
+        if logs.iter().all(|log| log.is_none()) {
             self.ept.join();
         }
     }
@@ -299,6 +303,16 @@ impl Vm {
     /// The monitor's log, if it is open.
     pub fn told_log(&mut self) -> Option<&mut Bitmap> {
         self.told_log.as_mut()
+    }
+
+    /// Opens or closes the log of a watch.
+    pub fn log_for_watch(&mut self, on: bool) {
+        self.watch_log = on.then(|| self.open_log());
+    }
+
+    /// The watch's log, if it is open.
+    pub fn watch_log(&mut self) -> Option<&mut Bitmap> {
+        self.watch_log.as_mut()
     }
 
     /// Whether a page was modified since the sample began.

@@ -6,13 +6,14 @@ use std::slice;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::agent::wire::{Host, Kind, Line, Party};
+use lab::agent::wire::{Host, Kind, Line, Order, Party};
 use lab::artifacts::guests::{self, Guest};
 use lab::env::{Environment, Machines};
 use lab::machine::bochs::HASWELL;
 use lab::testbed::{Received, Testbed};
 use serde_json::Value;
 
+use super::heartbeats::Heartbeats;
 use super::{artifacts, folder};
 
 /// What may pass in wall time until an event comes: a bound against a hang, not a claim of speed.
@@ -58,6 +59,8 @@ impl Event {
 pub struct Machine {
     testbed: Testbed,
     folder: PathBuf,
+    /// All heartbeats that were taken so far.
+    pub beats: Heartbeats,
 }
 
 impl Machine {
@@ -84,10 +87,15 @@ impl Machine {
 
     /// Starts hosts with this guest and these options of the image.
     pub fn with_guest(env: Environment, test: &str, guest: &Guest, options: &str) -> Result<Self> {
+        Self::with_guests(env, test, slice::from_ref(guest), options)
+    }
+
+    /// Starts hosts with these guests and these options of the image.
+    pub fn with_guests(env: Environment, test: &str, guests: &[Guest], options: &str) -> Result<Self> {
         let folder = empty_folder(env, test)?;
-        let archive = folder.join("guests.cpio");
-        guests::archive(&archive, slice::from_ref(guest))?;
-        Self::start(env, folder, guest.memory, options, HASWELL)
+        guests::archive(&folder.join("guests.cpio"), guests)?;
+        let memory = guests.iter().map(|guest| guest.memory).sum();
+        Self::start(env, folder, memory, options, HASWELL)
     }
 
     /// Starts hosts on an emulated machine with this CPU and one tiny guest, `tiny`; `options` are the image's.
@@ -123,12 +131,22 @@ impl Machine {
             cpu,
             folder: &folder,
         };
-        Ok(Self { testbed: env.start(&machines)?, folder })
+        Ok(Self { testbed: env.start(&machines)?, folder, beats: Heartbeats::default() })
     }
 
     /// Sends a command to the source's monitor.
     pub fn command(&mut self, text: &str) -> Result<()> {
-        self.testbed.send(Host::Source, text)
+        self.command_to(Host::Source, text)
+    }
+
+    /// Sends a command to a host's monitor.
+    pub fn command_to(&mut self, host: Host, text: &str) -> Result<()> {
+        self.testbed.send(host, text)
+    }
+
+    /// Tells the agent between the hosts what to do.
+    pub fn order(&mut self, order: Order) -> Result<()> {
+        self.testbed.order(order)
     }
 
     /// Takes events until one fits, and returns it.
@@ -136,10 +154,13 @@ impl Machine {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.testbed.receive(LOOK)? {
-                Received::Line(line) => match event(&line) {
-                    Some(event) if fits(&event) => return Ok(event),
-                    _ => {}
-                },
+                Received::Line(line) => {
+                    let Some(event) = event(&line) else { continue };
+                    self.beats.see(&event);
+                    if fits(&event) {
+                        return Ok(event);
+                    }
+                }
                 Received::Silence => {}
                 Received::End => {
                     bail!("the machine ended before {what}: {}; see {}", self.log(), self.folder.display())

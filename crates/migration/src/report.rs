@@ -101,10 +101,10 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// All that went over, however.
+    /// Sent (or received), however.
     #[must_use]
     pub fn sent(&self) -> u64 {
-        self.normal + self.duplicate + self.same + self.delta + self.compressed + self.free
+        self.normal + self.duplicate + self.free + self.same + self.delta + self.compressed
     }
 
     /// Pages go (or came) as a record says.

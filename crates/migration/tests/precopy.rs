@@ -13,7 +13,10 @@ fn world(config: Config, pages: u64, program: Program, bandwidth: u64) -> World 
 fn a_guest_that_is_slowed_when_asked_for_converges_and_is_fast_again() {
     let unruly = || Program { seed: 7, range: 1500, clears: 0 };
     let limit = 20_000;
-    let config = Config { downtime_limit: limit, round_limit: 60, converge_period: 200_000, ..Config::default() };
+    // Encoded, the pages would converge without it.
+    let encodings = Encodings::plain();
+    let config =
+        Config { downtime_limit: limit, round_limit: 60, converge_period: 200_000, encodings, ..Config::default() };
     let mut plain = world(config.clone(), 2000, unruly(), 20_000_000);
     let mut slowed = world(Config { auto_converge: true, ..config }, 2000, unruly(), 20_000_000);
     for world in [&mut plain, &mut slowed] {

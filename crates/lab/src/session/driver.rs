@@ -92,7 +92,7 @@ impl<'a> Driver<'a> {
         let environment = options.hosts.env;
         watch.phase("starting the hosts");
         let testbed = environment.start(machines)?;
-        let story = Story::new(&testbed.wiring, vm(options));
+        let story = Story::new(&testbed.wiring, vm(&options.guest));
         // With one host, the log comes by a serial port of its own and is a file already.
         let logs = match testbed.wiring {
             Wiring::Direct => None,
@@ -128,7 +128,7 @@ impl<'a> Driver<'a> {
             Wiring::Direct => "memory".to_owned(),
             Wiring::Agent => format!("{DESTINATION_ADDRESS}:{PORT}"),
         };
-        let command = self.options.movement.command(vm(self.options), &to);
+        let command = self.options.movement.command(vm(&self.options.guest), &to);
         self.testbed.send(Host::Source, &command)?;
         self.phase("sampling");
         let over = |story: &Story| story.decision.is_some() || story.migration_over();

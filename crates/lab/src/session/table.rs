@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// The rows of a report that a person wants first: a name, and where the value is.
-const ROWS: [(&str, &[&str]); 18] = [
+const ROWS: [(&str, &[&str]); 19] = [
     ("identifier before", &["sample", "start"]),
     ("identifier after", &["sample", "end"]),
     ("path", &["decision", "path"]),
@@ -13,6 +13,7 @@ const ROWS: [(&str, &[&str]); 18] = [
     ("downtime ms", &["migration", "downtime"]),
     ("heartbeat-gap ms", &["verify", "heartbeat-gap"]),
     ("rounds", &["migration", "rounds"]),
+    ("cpu-throttle %", &["migration", "cpu-throttle-percentage"]),
     ("postcopy-requests", &["migration", "postcopy-requests"]),
     ("pages normal", &["migration", "pages", "normal"]),
     ("pages duplicate", &["migration", "pages", "duplicate"]),

@@ -107,11 +107,6 @@ impl Encoder {
         self.versions.next_round();
     }
 
-    /// A page was sent as a mark, whatever it holds here.
-    pub fn marked(&mut self, gfn: u64) {
-        self.versions.drop(gfn);
-    }
-
     /// What the destination holds may from now on be written there, or declared void: nothing builds on it any more.
     pub fn forget(&mut self) {
         (self.config.same, self.config.delta) = (false, false);

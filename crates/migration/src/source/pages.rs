@@ -7,8 +7,8 @@
 //!   writable working set) or need not be sent at all (free).
 //! - `held`: sent, and not modified since as far as was harvested.
 //!
-//! - `copies`: sent as the same as another page, on the assumption that the other one is at the destination what was sent
-//!   of it. The next harvest tells; if it was modified, the copy counts as modified too.
+//! - `copies`: sent as the same as another page, on the assumption that the other one is here what was sent of it. The
+//!   next harvest tells; if it was modified, the copy counts as modified too.
 //!
 //! A page leaves `pending` when it is sent, or for one of the next two. It leaves `again` and `late` only for each other
 //! and for `pending`. So a modified page is always in one of the three until a version that is no older was sent.
@@ -63,6 +63,20 @@ impl PageSets {
         self.pending.count() + self.again.count() + self.late.count()
     }
 
+    /// Collects what was modified. Nothing else harvests.
+    fn harvest(&mut self, vm: &mut impl SourceVm) {
+        vm.harvest(&mut self.again);
+        self.copies.settle(&mut self.again);
+    }
+
+    /// Whether `gfn` may be sent as the same as `of`, to which it is equal here: `of` is what was sent of it, as far as is
+    /// known. While the guest runs, the next harvest must bear that out.
+    pub fn refer(&mut self, gfn: u64, of: u64, guest_runs: bool) -> bool {
+        // Of a free page the destination holds zeroes.
+        let is_as_sent = self.held.test(of) && !self.again.test(of) && !self.free.test(of);
+        is_as_sent && (!guest_runs || self.copies.note(gfn, of))
+    }
+
     /// The same without those that need not be sent.
     pub fn to_send(&self) -> u64 {
         self.left() - self.late.count_common(&self.free)
@@ -72,19 +86,6 @@ impl PageSets {
     pub fn begin(&mut self, vm: &mut impl SourceVm) {
         self.ask_free(vm);
         self.put_off(false);
-    }
-
-    /// Collects what was modified. Nothing else harvests.
-    fn harvest(&mut self, vm: &mut impl SourceVm) {
-        vm.harvest(&mut self.again);
-        self.copies.settle(&mut self.again);
-    }
-
-    /// Whether `gfn` may be sent as the same as `of`, to which it is equal here: `of` is what was sent of it, as far as is
-    /// known, and was not sent as a mark, whatever it holds. While the guest runs, the next harvest must bear that out.
-    pub fn refer(&mut self, gfn: u64, of: u64, guest_runs: bool) -> bool {
-        let is_held = self.held.test(of) && !self.again.test(of) && !self.free.test(of);
-        is_held && (!guest_runs || self.copies.note(gfn, of))
     }
 
     /// Looks, during a round, for pages that were modified again.

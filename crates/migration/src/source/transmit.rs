@@ -191,9 +191,18 @@ impl Source {
     /// Sends a page as it is now.
     fn send_page(&mut self, gfn: u64, vm: &impl SourceVm, batch: &mut Batch, out: &mut Output<'_>) {
         if self.sets.is_free(gfn) {
-            self.mark_page(gfn, batch, out);
-            return;
+            batch.zero(out.bytes, gfn);
+            self.log.pages.free += 1;
+        } else {
+            self.send_content(gfn, vm, batch, out);
         }
+        if self.sets.sent(gfn) {
+            self.log.pages.twice += 1;
+        }
+    }
+
+    /// Sends what a page holds, encoded if that saves time.
+    fn send_content(&mut self, gfn: u64, vm: &impl SourceVm, batch: &mut Batch, out: &mut Output<'_>) {
         let (sets, guest_runs) = (&mut self.sets, self.right.guest_runs());
         let body = self.encoder.encode(gfn, vm, self.meter.capacity(), |of| sets.refer(gfn, of, guest_runs));
         batch.add(out.bytes, gfn, &body);
@@ -202,21 +211,6 @@ impl Source {
         let zero = u64::from(matches!(body, Body::Zero { .. }));
         self.meter.scanned(1 - zero, zero);
         self.meter.encoded(self.encoder.take_spent());
-        self.count_sent(gfn);
-    }
-
-    /// Sends a page as one that the guest does not need.
-    fn mark_page(&mut self, gfn: u64, batch: &mut Batch, out: &mut Output<'_>) {
-        batch.zero(out.bytes, gfn);
-        self.encoder.marked(gfn);
-        self.log.pages.free += 1;
-        self.count_sent(gfn);
-    }
-
-    fn count_sent(&mut self, gfn: u64) {
-        if self.sets.sent(gfn) {
-            self.log.pages.twice += 1;
-        }
     }
 
     /// Sends pages in order until the call's share is used up (false) or none is left (true).
@@ -244,10 +238,10 @@ impl Source {
     /// Pauses the guest and saves its state. Saving may modify pages, so dirty flags are collected after it.
     fn pause(&mut self, now: Micros, vm: &mut impl SourceVm, out: &mut Output<'_>) -> Result<(), Error> {
         self.right.pause(vm);
-        self.release(vm);
         if self.offer.path.runs_early() {
             self.encoder.forget();
         }
+        self.release(vm);
         self.log.paused = Some(now);
         self.state = vm.save_state().map_err(Error::StateNotSaved)?;
         if self.state.len() > MAX_STATE {
@@ -270,10 +264,12 @@ impl Source {
             if !out.mark(marked) {
                 break false;
             }
-            self.mark_page(gfn, &mut batch, out);
+            batch.zero(out.bytes, gfn);
+            self.sets.sent(gfn);
             (marked, from) = (marked + 1, gfn + 1);
         };
         batch.close(out.bytes);
+        self.log.pages.free += u64::from(marked);
         self.phase = match (done, self.offer.path.runs_early()) {
             (false, _) => Phase::Free(from),
             (true, true) => Phase::State(0),
@@ -311,7 +307,19 @@ impl Source {
         let (pushes, window) = (self.pushes(now), self.window());
         let mut batch = Batch::open(out.bytes);
         while out.look() {
-            let Some(gfn) = self.next_to_serve(pushes, window, out) else {
+            let has_room = self.meter.in_flight() + out.added() < window;
+            let gfn = if let Some(wanted) = self.next_wanted() {
+                self.log.fetched += u64::from(!pushes);
+                wanted
+            } else if pushes
+                && has_room
+                && let Some(next) = self.push.next(&self.sets.pending)
+            {
+                next
+            } else {
+                if !has_room {
+                    self.meter.full();
+                }
                 break;
             };
             if pushes && self.config.encodings.zero && is_zero(vm.page(gfn)) {
@@ -323,19 +331,6 @@ impl Source {
         batch.close(out.bytes);
     }
 
-    /// The page that goes next once the guest runs there: one that it waits for or, if there is room, one that is pushed.
-    fn next_to_serve(&mut self, pushes: bool, window: u64, out: &Output<'_>) -> Option<u64> {
-        if let Some(wanted) = self.next_wanted() {
-            self.log.fetched += u64::from(!pushes);
-            return Some(wanted);
-        }
-        let has_room = self.meter.in_flight() + out.added() < window;
-        if !has_room {
-            self.meter.full();
-        }
-        if pushes && has_room { self.push.next(&self.sets.pending) } else { None }
-    }
-
     /// Sends a page of zeroes with its neighbours that are too: as one run they take no more room.
     fn send_zeroes_around(&mut self, gfn: u64, vm: &impl SourceVm, batch: &mut Batch, out: &mut Output<'_>) {
         let pending = &self.sets.pending;
@@ -345,7 +340,7 @@ impl Source {
         for gfn in gfn - below..=gfn + above {
             batch.zero(out.bytes, gfn);
             self.log.pages.duplicate += 1;
-            self.count_sent(gfn);
+            self.log.pages.twice += u64::from(self.sets.sent(gfn));
         }
         self.meter.scanned(0, above + below + 1);
     }
