@@ -100,7 +100,7 @@ impl Outgoing {
 
     /// The sample is over: decide, and begin to stream.
     pub fn sampled(&mut self, observed: &Observed, guests: &mut Guests, terminal: &mut Terminal) {
-        let pipe = match core::mem::replace(&mut self.stage, Stage::Over) {
+        let mut pipe = match core::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Sampling(pipe) => pipe,
             other => {
                 self.stage = other;
@@ -137,7 +137,10 @@ impl Outgoing {
         };
         match Source::new(config, offer, clock::micros()) {
             Ok(engine) => self.stage = Stage::Streaming(Box::new(engine), pipe),
-            Err(error) => self.give_up(&error.to_string(), terminal),
+            Err(error) => {
+                pipe.abort();
+                self.give_up(&error.to_string(), terminal);
+            }
         }
     }
 
@@ -170,7 +173,10 @@ impl Outgoing {
                 self.bandwidth = bandwidth;
                 self.stage = Stage::Measured;
             }
-            Outcome::Failed(why) => self.give_up(&why, terminal),
+            Outcome::Failed(why) => {
+                measure.end();
+                self.give_up(&why, terminal);
+            }
         }
         true
     }

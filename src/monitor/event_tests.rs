@@ -159,7 +159,7 @@ fn a_migration_has_the_words_of_the_report() {
         postcopy_requests: 4,
         demand_fetched: None,
         fault_latency: Some(Latency { p50: 1000, p99: 2000, max: 3000 }),
-        pages: Pages { normal: 8, duplicate: 2, same: 3, delta: 4, compressed: 5, free: 0, skipped: 1, twice: 0 },
+        pages: Pages { normal: 8, duplicate: 2, same: 3, delta: 4, compressed: 5, free: 6, skipped: 1, twice: 0 },
         bytes: 41_000,
         bytes_saved: 9000,
         throughput: Some(5),
@@ -170,7 +170,7 @@ fn a_migration_has_the_words_of_the_report() {
         "setup-time": 1.0, "expected-downtime": 150.0, "dirty-sync-count": 3,
         "rounds": [{"pages": 10, "bytes": 41000, "time": 5.0, "dirtied": 2}], "postcopy-requests": 4,
         "fault-latency": {"p50": 1.0, "p99": 2.0, "max": 3.0},
-        "pages": {"normal": 8, "duplicate": 2, "same": 3, "delta": 4, "compressed": 5, "free": 0, "skipped": 1, "twice": 0},
+        "pages": {"normal": 8, "duplicate": 2, "same": 3, "delta": 4, "compressed": 5, "free": 6, "skipped": 1, "twice": 0},
         "bytes": 41000, "bytes-saved": 9000, "throughput": 5,
     });
     let error = Some("the link broke".to_string());

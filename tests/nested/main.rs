@@ -16,6 +16,8 @@ use support::{run, trial};
 fn main() -> ExitCode {
     let trials = vec![
         linux_is_moved_by_the_rule("calm", "pre-copy", "calm"),
+        linux_is_moved_by_the_rule("unruly", "post-copy", "unruly processes"),
+        linux_is_moved_by_the_rule("storm", "post-copy", "storm of birth and death of processes"),
         linux_is_moved_by_the_rule("reboot", "post-copy", "unstable operating system"),
         written_pages_are_found_exactly("auto", "dirty-bits"),
         written_pages_are_found_exactly("pml", "pml"),

@@ -11,12 +11,12 @@ use std::cell::Cell;
 
 const PAGES: u64 = 12;
 
-/// Memory, dirty flags, pages that have not come, and a clock that each look moves on.
+/// Memory, dirty flags, pages that have not come or are not needed, and a clock that each look moves on.
 struct Host {
     pages: Vec<Page>,
     dirty: Bitmap,
     missing: Bitmap,
-    free: Vec<u64>,
+    free: Bitmap,
     /// What a device writes when its state is saved.
     saving: Option<(u64, Page)>,
     clock: Cell<u64>,
@@ -30,8 +30,8 @@ impl Host {
         Self {
             pages,
             dirty: none.clone(),
-            missing: none,
-            free: Vec::new(),
+            missing: none.clone(),
+            free: none,
             saving: None,
             clock: Cell::new(0),
             nanos_a_look: 0,
@@ -54,10 +54,8 @@ impl SourceVm for Host {
         dirty.or(&self.dirty);
         self.dirty.clear_all();
     }
-    fn free_pages(&mut self, free: &mut Bitmap) {
-        for gfn in &self.free {
-            free.set(*gfn);
-        }
+    fn free_pages(&mut self, into: &mut Bitmap) {
+        into.or(&self.free);
     }
     fn nanos(&self) -> u64 {
         self.clock.set(self.clock.get() + self.nanos_a_look);
@@ -273,6 +271,7 @@ enum Write {
     Fill(u8),
     Noise(u64),
     Copy(u64),
+    Free,
 }
 
 fn write(pages: &mut [Page], gfn: u64, write: Write) {
@@ -284,6 +283,8 @@ fn write(pages: &mut [Page], gfn: u64, write: Write) {
         Write::Fill(value) => filled(value),
         Write::Noise(seed) => noise(seed),
         Write::Copy(from) => pages[from as usize],
+        // What it holds, no one asks.
+        Write::Free => return,
     };
     pages[gfn as usize] = page;
 }
@@ -294,6 +295,7 @@ fn any_write() -> impl Strategy<Value = Write> {
         3 => (0u8..3).prop_map(Write::Fill),
         2 => (0u64..3).prop_map(Write::Noise),
         2 => (0..PAGES).prop_map(Write::Copy),
+        1 => Just(Write::Free),
     ]
 }
 
@@ -302,7 +304,7 @@ proptest! {
 
     #[test]
     fn whatever_is_written_and_whenever_it_is_sent_it_arrives(
-        path in prop::sample::select(&[Path::StopAndCopy, Path::PreCopy, Path::PostCopy, Path::Hybrid][..]),
+        path in prop::sample::select(&[Path::StopAndCopy, Path::Demand, Path::PreCopy, Path::PostCopy, Path::Hybrid][..]),
         on in any::<[bool; 4]>(),
         (index_pages, kept_pages) in (0usize..20, 0usize..16),
         peek_interval in 1000u64..30_000,
@@ -313,24 +315,37 @@ proptest! {
         let encodings = Encodings { zero, same, delta, lz4, index_pages, kept_pages };
         let mut memory = vec![ZERO_PAGE; PAGES as usize];
         before.iter().for_each(|(gfn, what)| write(&mut memory, *gfn, *what));
-        let config = Config { peek_interval, ..config(encodings) };
+        let config = Config { peek_interval, demand_period: Some(20_000), ..config(encodings) };
         let mut rig = Rig::new(path, config, memory.clone());
         for (writes, room) in steps {
             for (gfn, what) in writes {
-                let at_destination = rig.to.running;
-                let host = if at_destination { &mut rig.to } else { &mut rig.from };
-                let is_missing = |gfn| host.missing.test(gfn);
-                if !host.running || is_missing(gfn) || matches!(what, Write::Copy(from) if is_missing(from)) {
+                let host = if rig.to.running { &mut rig.to } else { &mut rig.from };
+                let is_lacking = |gfn| host.missing.test(gfn) || host.free.test(gfn);
+                if !host.running || host.missing.test(gfn) || matches!(what, Write::Copy(from) if is_lacking(from)) {
                     continue;
+                }
+                if matches!(what, Write::Free) {
+                    host.free.set(gfn);
+                    continue;
+                }
+                if host.free.clear(gfn) {
+                    // As a kernel that gives a page to a new owner.
+                    host.pages[gfn as usize] = ZERO_PAGE;
+                    memory[gfn as usize] = ZERO_PAGE;
                 }
                 write(&mut host.pages, gfn, what);
                 host.dirty.set(gfn);
                 write(&mut memory, gfn, what);
             }
+            let was_there = rig.to.running;
             rig.step(room * MIN_ROOM);
+            if !was_there && rig.to.running { rig.to.free = rig.from.free.clone(); }
         }
+        let was_there = rig.to.running;
         rig.finish();
-        prop_assert!(rig.to.pages == memory);
+        if !was_there { rig.to.free = rig.from.free.clone(); }
+        let different = (0..PAGES).filter(|gfn| rig.to.pages[*gfn as usize] != memory[*gfn as usize]);
+        prop_assert_eq!(different.filter(|gfn| !rig.to.free.test(*gfn)).collect::<Vec<_>>(), []);
     }
 }
 
@@ -493,7 +508,7 @@ fn a_page_that_is_still_to_be_sent_is_not_taken_for_what_was_sent_of_it() {
 fn a_free_page_is_not_taken_for_what_was_sent_of_it() {
     let a = noise(100);
     let mut rig = pre_copy_with(3, a);
-    rig.from.free = vec![3];
+    rig.from.free.set(3);
     rig.from.saving = Some((5, a));
     rig.put(3, a);
     while !rig.is_over() {
@@ -501,6 +516,15 @@ fn a_free_page_is_not_taken_for_what_was_sent_of_it() {
     }
     assert!(rig.to.pages[3] == ZERO_PAGE, "it went as a mark: this test shows nothing otherwise");
     assert!(rig.to.pages[5] == a);
+}
+
+#[test]
+fn a_push_with_all_off_sends_pages_of_zeroes_whole_too() {
+    for path in [Path::PostCopy, Path::Demand, Path::Hybrid] {
+        let config = Config { demand_period: Some(0), ..config(only(|_| ())) };
+        let report = Rig::new(path, config, vec![ZERO_PAGE; 100]).finish();
+        assert_eq!((report.pages.normal, report.pages.sent()), (100, 100), "{path:?}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{PATHS, Program, World, offer};
+use common::{PATHS, Program, World, encoded, encoded_paths, encodings, offer};
 use migration::wire::{Body, Decoder, Item, Message};
 use migration::{Config, Link, Path, Source, Status};
 
@@ -18,14 +18,19 @@ fn world(path: Path, pages: u64, program: Program, link: Link) -> World {
 
 #[test]
 fn every_path_moves_a_guest_that_works_on() {
-    for path in PATHS {
+    for (path, encodings) in encoded_paths() {
         for (bandwidth, latency) in [(0, 0), (10_000_000, 500), (100_000_000, 20), (2_000_000, 5_000)] {
             let mut world = world(path, 300, calm(), Link::new(bandwidth, latency));
+            let config = Config { demand_period: Some(20_000), ..Config::default() };
+            let (offer, config) = encoded(encodings.clone(), offer(path, 300), config);
+            world.source = Source::new(config, offer, 0).unwrap();
             world.pass(1000);
             world.finish();
             world.pass(5000);
             world.assert_moved();
             assert!(world.destination_vm.step > world.source_vm.step, "{path:?}: the guest works on");
+            let pages = world.source.report(world.now).pages;
+            assert!(encodings.zero || pages.normal == pages.sent(), "{path:?}: {pages:?}");
         }
     }
 }
@@ -198,13 +203,15 @@ fn hybrid_asks_for_less_than_post_copy() {
 
 #[test]
 fn hybrid_pushes_so_many_rounds_and_then_announces_what_has_changed() {
-    for hybrid_rounds in [1, 3] {
+    // A guest whose pages go as less is faster, so that as much is left.
+    for (hybrid_rounds, (encodings, pace)) in
+        [1, 3].into_iter().flat_map(|rounds| encodings().into_iter().zip([1, 1, 30]).map(move |with| (rounds, with)))
+    {
         let mut world =
             world(Path::Hybrid, 1000, Program { seed: 9, range: 600, clears: 0 }, Link::new(10_000_000, 200));
-        let encodings = migration::Encodings::plain();
         let config = Config { hybrid_rounds, downtime_limit: 0, peek_interval: 5000, encodings, ..Config::default() };
         world.source = Source::new(config, offer(Path::Hybrid, 1000), 0).unwrap();
-        world.pace = 1;
+        world.pace = pace;
         world.tape = Some(Vec::new());
         world.finish();
         world.assert_moved();

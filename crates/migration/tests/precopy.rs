@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Program, World, offer};
+use common::{Program, World, encoded, encodings, offer};
 use migration::{Config, Encodings, End, Link, Micros, Path, RateLimit, Source};
 
 fn world(config: Config, pages: u64, program: Program, bandwidth: u64) -> World {
@@ -71,6 +71,32 @@ fn slowing_ends_at_99_percent_and_then_no_progress_ends_the_rounds() {
 }
 
 #[test]
+fn a_guest_that_dirties_less_than_goes_is_not_slowed_for_its_pages_going_as_little() {
+    let config = Config {
+        auto_converge: true,
+        peek_interval: 1000,
+        converge_period: 2000,
+        round_limit: 4,
+        downtime_limit: 0,
+        ..Config::default()
+    };
+    let (offer, config) = encoded(Encodings::default(), offer(Path::PreCopy, 8000), config);
+    let program = Program { seed: 7, range: 8000, clears: 0 };
+    let mut world = World::new(offer, config, program, Link::with_capacity(2_000_000, 200, 20_000));
+    for (page, value) in world.source_vm.memory.iter_mut().zip((1..=250).cycle()) {
+        page.fill(value);
+    }
+    // Until the first pages have shown how they go.
+    world.pace = 0;
+    world.pass(20_000);
+    world.pace = 15;
+    world.finish();
+    let report = world.source.report(world.now);
+    assert!(report.bytes * 10 < report.bytes_saved && report.rounds.len() == 4, "{report:?}");
+    assert_eq!(world.source_vm.throttled, []);
+}
+
+#[test]
 fn the_writable_working_set_is_left_for_last() {
     // Ten pages that are always written, and rounds too short for a look at the dirty flags.
     let config = Config { downtime_limit: 0, peek_interval: Micros::MAX, ..Config::default() };
@@ -87,14 +113,14 @@ fn the_writable_working_set_is_left_for_last() {
 #[test]
 fn what_cools_down_leaves_the_working_set_again() {
     // The guest walks on: what was hot is not, and none of it is forgotten.
-    // Encoded, a round is so short that the guest leaves nothing for the next one.
-    let encodings = Encodings::plain();
-    let config = Config { downtime_limit: 0, stalled_rounds: 0, round_limit: 12, encodings, ..Config::default() };
-    let mut world = world(config, 400, Program { seed: Program::IN_ORDER, range: 390, clears: 7 }, 10_000_000);
-    world.pace = 3;
-    world.finish();
-    world.assert_moved();
-    assert_eq!(world.source.report(world.now).rounds.len(), 12);
+    for (encodings, pace) in encodings().into_iter().zip([3, 3, 100]) {
+        let config = Config { downtime_limit: 0, stalled_rounds: 0, round_limit: 12, encodings, ..Config::default() };
+        let mut world = world(config, 400, Program { seed: Program::IN_ORDER, range: 390, clears: 7 }, 10_000_000);
+        world.pace = pace;
+        world.finish();
+        world.assert_moved();
+        assert_eq!(world.source.report(world.now).rounds.len(), 12);
+    }
 }
 
 #[test]
@@ -112,24 +138,31 @@ fn rounds_end_when_so_many_bytes_were_sent() {
 
 #[test]
 fn rounds_begin_at_a_low_rate_and_follow_the_dirty_rate() {
-    let rate_limit = RateLimit { start: 2_000_000, increment: 1_000_000, most: 50_000_000 };
-    let config = Config { downtime_limit: 1000, rate_limit: Some(rate_limit), ..Config::default() };
-    let mut world = world(config, 600, Program { seed: 5, range: 580, clears: 0 }, 100_000_000);
-    world.pace = 1;
-    world.finish();
-    world.assert_moved();
-    let rounds = world.source.report(world.now).rounds;
-    assert!(rounds.len() > 2, "{rounds:?}");
-    let mut rate = rate_limit.start;
-    for round in &rounds {
-        // A bucket is never empty for long, and never holds more than a twentieth of a second's worth, or two pages'.
-        let (bytes, time) = (u128::from(round.bytes), u128::from(round.time));
-        let burst = u128::from(rate / 20).max(2 * 4112);
-        assert!(bytes * 1_000_000 <= u128::from(rate) * time + burst * 1_000_000, "{round:?} at {rate}");
-        if round.pages > 50 {
-            assert!(bytes * 1_100_000 >= u128::from(rate) * time, "{round:?} at {rate}");
+    for (encodings, pace) in encodings().into_iter().zip([1, 1, 3]) {
+        let rate_limit = RateLimit { start: 2_000_000, increment: 1_000_000, most: 50_000_000 };
+        let config = Config { downtime_limit: 1000, rate_limit: Some(rate_limit), ..Config::default() };
+        let encoded_pages = encodings.lz4;
+        let (offer, config) = encoded(encodings, offer(Path::PreCopy, 600), config);
+        let mut world =
+            World::new(offer, config, Program { seed: 5, range: 580, clears: 0 }, Link::new(100_000_000, 200));
+        world.pace = pace;
+        world.finish();
+        world.assert_moved();
+        let report = world.source.report(world.now);
+        assert_eq!(report.bytes_saved > 0, encoded_pages);
+        let rounds = report.rounds;
+        assert!(rounds.len() > 2, "{rounds:?}");
+        let mut rate = rate_limit.start;
+        for round in &rounds {
+            // A bucket is never empty for long, and never holds more than a twentieth of a second's worth, or two pages'.
+            let (bytes, time) = (u128::from(round.bytes), u128::from(round.time));
+            let burst = u128::from(rate / 20).max(2 * 4112);
+            assert!(bytes * 1_000_000 <= u128::from(rate) * time + burst * 1_000_000, "{round:?} at {rate}");
+            if round.pages > 50 {
+                assert!(bytes * 1_100_000 >= u128::from(rate) * time, "{round:?} at {rate}");
+            }
+            rate = round.dirtied * 4096 * 1_000_000 / round.time + rate_limit.increment;
         }
-        rate = round.dirtied * 4096 * 1_000_000 / round.time + rate_limit.increment;
     }
 }
 

@@ -30,7 +30,8 @@ use index::Index;
 use versions::Versions;
 use worth::Worth;
 
-/// Which encodings a source may use, and the memory that they may take. With all four off every page goes whole.
+/// Which encodings a source may use, and the memory that they may take. With all four off every page that the guest needs
+/// goes whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encodings {
     /// Runs of pages of zeroes.

@@ -23,8 +23,8 @@ impl Source {
             self.set_rate(limit.start, now);
         }
         if self.config.auto_converge {
-            let bytes = self.meter.total();
-            self.converge = Some(Converge::new(self.config.converge_period, now, bytes));
+            let whole = self.meter.total() + self.log.bytes_saved;
+            self.converge = Some(Converge::new(self.config.converge_period, now, whole));
         }
     }
 
@@ -63,7 +63,9 @@ impl Source {
         self.log.pages.skipped += seen.skipped;
         self.next_peek = now.saturating_add(self.config.peek_interval);
         if let Some(converge) = &mut self.converge {
-            converge.look(seen.dirtied, self.meter.total() + out.added(), now, vm);
+            // What the guest dirties counts as whole pages: so does what was sent.
+            let whole = self.meter.total() + out.added() + self.log.bytes_saved;
+            converge.look(seen.dirtied, whole, now, vm);
         }
     }
 
