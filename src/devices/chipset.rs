@@ -173,14 +173,9 @@ impl Chipset {
         served
     }
 
-    /// The guest printed something that nobody has taken.
-    pub fn has_output(&self) -> bool {
-        self.uart.has_output()
-    }
-
-    /// Moves what the guest printed to the end of `into`.
-    pub fn take_output(&mut self, into: &mut Vec<u8>) {
-        self.uart.take_output(into);
+    /// The next byte that the guest printed. What is not taken waits, within the UART's bound.
+    pub fn take_output(&mut self) -> Option<u8> {
+        self.uart.take_output()
     }
 
     /// Types on the guest's console; says how many bytes found room.

@@ -87,8 +87,11 @@ impl Width {
 /// Why a guest's OS restarted, in the words of the monitor's `restart` event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartCause {
-    /// The CPU shut down after a fault in delivering a double fault.
+    /// The CPU shut down after a fault in delivering a double fault, with an IDT that has no gate: the guest asked for
+    /// it, as Linux's `reboot=t` does.
     TripleFault,
+    /// The same with an IDT that has gates: the guest could not handle its own fault.
+    Crash,
     /// The reset control register of the chipset.
     Port0xCF9,
     /// The keyboard controller pulsed the reset line (command 0xFE), or port 0x92 did so in its place.
@@ -102,7 +105,7 @@ impl RestartCause {
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
-            Self::TripleFault => "triple fault",
+            Self::TripleFault | Self::Crash => "triple fault",
             Self::Port0xCF9 => "port 0xCF9",
             Self::I8042Pulse => "8042 pulse",
             Self::AcpiReset => "ACPI reset",

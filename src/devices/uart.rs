@@ -9,7 +9,6 @@
 
 use super::record::Device;
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// How many bytes of output wait for the hypervisor at most.
@@ -67,7 +66,7 @@ pub(super) struct Uart {
     /// The "transmitter empty" interrupt is armed: set by a write of THR or by enabling it, cleared when IIR shows it.
     transmitter_empty: bool,
     received: VecDeque<u8>,
-    output: Vec<u8>,
+    output: VecDeque<u8>,
     dropped: u64,
 }
 
@@ -85,7 +84,7 @@ impl Uart {
             overrun: false,
             transmitter_empty: false,
             received: VecDeque::new(),
-            output: Vec::new(),
+            output: VecDeque::new(),
             dropped: 0,
         }
     }
@@ -101,12 +100,8 @@ impl Uart {
         self.cause() != IIR_NONE
     }
 
-    pub(super) fn has_output(&self) -> bool {
-        !self.output.is_empty()
-    }
-
-    pub(super) fn take_output(&mut self, into: &mut Vec<u8>) {
-        into.append(&mut self.output);
+    pub(super) fn take_output(&mut self) -> Option<u8> {
+        self.output.pop_front()
     }
 
     /// How many bytes of output were dropped because nobody took them.
@@ -203,7 +198,7 @@ impl Uart {
                 self.overrun = true;
             }
         } else if self.output.len() < OUTPUT_CAPACITY {
-            self.output.push(value);
+            self.output.push_back(value);
         } else {
             self.dropped = self.dropped.saturating_add(1);
         }

@@ -131,7 +131,8 @@ impl Guests {
     pub fn next_runnable(&mut self) -> Option<(TenantId, &mut Tenant)> {
         let order = self.tenants.range(self.last + 1..).chain(self.tenants.range(..=self.last)).map(|(id, _)| *id);
         let order: alloc::vec::Vec<TenantId> = order.collect();
-        let id = order.into_iter().find(|id| self.tenants.get_mut(id).is_some_and(|tenant| tenant.vm.is_runnable()))?;
+        let runs = |tenant: &mut Tenant| tenant.vm.is_runnable() && tenant.held_until().is_none();
+        let id = order.into_iter().find(|id| self.tenants.get_mut(id).is_some_and(runs))?;
         self.last = id;
         self.load(id);
         self.tenants.get_mut(&id).map(|tenant| (id, tenant))
@@ -159,6 +160,11 @@ impl Guests {
     pub fn device_deadline(&self) -> Option<u64> {
         let running = self.tenants.values().filter(|tenant| tenant.vm.activity == Activity::Running);
         running.filter_map(|tenant| tenant.vm.device_deadline()).min()
+    }
+
+    /// When the first guest that is held back may run again, in TSC ticks.
+    pub fn next_release(&self) -> Option<u64> {
+        self.tenants.values().filter_map(Tenant::held_until).min()
     }
 
     /// Host memory in use, in bytes: the guests' and what keeping them costs.

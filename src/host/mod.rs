@@ -9,6 +9,7 @@ mod run;
 pub mod tenant;
 #[cfg(target_os = "none")]
 mod terminal;
+pub mod throttle;
 pub mod ticker;
 
 #[cfg(target_os = "none")]

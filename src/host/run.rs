@@ -9,7 +9,7 @@ use crate::{
     },
     migrate::Migrations,
     monitor::{
-        command::{Command, PolicyName},
+        command::{Command, PolicyName, Watching},
         event::{VmStatus, What},
         options::Options,
     },
@@ -64,7 +64,7 @@ impl Host {
             None => return Err("no guests' archive: give one as boot module (qemu -initrd, GRUB's module2)".into()),
         };
         let mut guests = Guests::new(archive, options, tracker, IDLE_VPID + 1);
-        if options.listen.is_none() {
+        if options.start {
             guests.start_all()?;
         }
         let mut host = Self {
@@ -91,6 +91,8 @@ impl Host {
         loop {
             self.tick();
             self.terminal.send();
+            // A guest that waits for the port may have nothing else to run for.
+            self.guests.iter_mut().for_each(|(_, tenant)| tenant.console_lines(&mut self.terminal));
             if let Some(command) = self.terminal.poll() {
                 self.execute(command);
             }
@@ -116,7 +118,10 @@ impl Host {
             if let Some(sample) = tenant.tick(jiffies) {
                 observed.push((id, sample));
             }
-            if tell_identifier && tenant.vm.activity == Activity::Running {
+            if tenant.is_watched() {
+                let events = tenant.untold_harvest(self.terminal.room_for_harvests());
+                events.into_iter().for_each(|event| self.terminal.tell(event));
+            } else if tell_identifier && tenant.vm.activity == Activity::Running {
                 self.terminal.tell(tenant.identifier());
             }
         }
@@ -146,9 +151,8 @@ impl Host {
             }
             let wanted = [slice_end.or_else(|| self.migrations.deadline()), self.terminal.deadline(), tick];
             let deadline = wanted.into_iter().flatten().fold(self.terminal.next_poll(), u64::min);
-            let stop = tenant.vm.run_until(deadline);
-            let terminal = &mut self.terminal;
-            tenant.console_lines(|line| terminal.tell(line));
+            let stop = tenant.run_until(deadline);
+            tenant.console_lines(&mut self.terminal);
             let goes_on = stop == Stop::Yield && slice_end.is_some_and(|end| clock::now() < end);
             // What the stop brings about is told with the jiffy in which it happened.
             self.tick();
@@ -165,8 +169,13 @@ impl Host {
         if self.migrations.has_work() || !self.migrations.arm() {
             return;
         }
-        let wanted =
-            [self.next_tick(), self.guests.device_deadline(), self.migrations.deadline(), self.terminal.deadline()];
+        let wanted = [
+            self.next_tick(),
+            self.guests.device_deadline(),
+            self.guests.next_release(),
+            self.migrations.deadline(),
+            self.terminal.deadline(),
+        ];
         let poll = self.terminal.next_poll();
         self.idle.wait(wanted.into_iter().flatten().fold(poll, u64::min));
     }
@@ -204,15 +213,24 @@ impl Host {
                 Ok(())
             }
             Command::Migrate(request) => self.migrations.start(request, self.policy, &mut self.guests),
-            Command::Cancel { vm } => self.migrations.cancel(&vm, &mut self.guests),
+            Command::Cancel { vm } => self.migrations.cancel(&vm, &mut self.guests, &mut self.terminal),
             Command::Recover { vm, to } => self.migrations.recover(&vm, to),
             Command::Input { vm, text } => self.input(&vm, &text),
             Command::Dirty { vm, end } => self.dirty(&vm, end),
+            Command::Watch { vm, how } => self.watch(&vm, how),
             Command::Quit => self.quit(),
         };
         if let Err(message) = outcome {
             self.terminal.error(message, None);
         }
+    }
+
+    fn watch(&mut self, vm: &str, how: Option<Watching>) -> Result<(), String> {
+        let tenant = self.guests.find(vm).and_then(|id| self.guests.get(id)).ok_or_else(|| format!("no VM `{vm}`"))?;
+        for event in [tenant.watch(how), tenant.identifier()] {
+            self.terminal.tell(event);
+        }
+        Ok(())
     }
 
     fn input(&mut self, vm: &str, text: &str) -> Result<(), String> {

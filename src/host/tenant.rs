@@ -1,16 +1,20 @@
 //! A VM and what the host knows of it: its observer, its processes, the lines of its console.
 
+use super::throttle::Throttle;
 use crate::{
     devices::RestartCause,
+    host::Terminal,
     machine::{PAGE_SIZE, clock},
     monitor::{
+        command::Watching,
         event::What,
         line::LineAssembler,
+        pages,
         report::{HarvestTime, OverheadReport},
         runs,
     },
-    observe::{GuestRoots, Observed, Observer, ProcessTable},
-    vm::{Activity, Harvests, Vm},
+    observe::{GuestRoots, Observed, Observer, ProcessTable, own_values},
+    vm::{Activity, Harvests, Stop, Vm},
 };
 use alloc::{format, string::String, vec::Vec};
 use core::time::Duration;
@@ -22,6 +26,9 @@ const HARVEST_TIMES: usize = 256;
 /// The most runs of modified pages in one event: some 3 KB, a quarter of a second at 115,200 baud.
 const MOST_RUNS: usize = 256;
 
+/// A guest that is slowed has its share of each such period, in microseconds.
+const THROTTLE_PERIOD: u64 = 10_000;
+
 /// A VM with its observation.
 pub struct Tenant {
     /// The VM.
@@ -29,9 +36,18 @@ pub struct Tenant {
     observer: Observer,
     processes: ProcessTable,
     console: LineAssembler,
-    output: Vec<u8>,
+    /// Bytes of output that were dropped, as far as that was told.
+    dropped_told: u64,
     harvest_micros: Vec<u32>,
     harvests: usize,
+    watched: Option<Watched>,
+    throttle: Option<Throttle>,
+}
+
+/// What somebody who watches all the time was and was not told.
+struct Watched {
+    /// There was a harvest since.
+    untold: bool,
 }
 
 /// The page-table roots of a VM, for the process table.
@@ -54,12 +70,34 @@ impl Tenant {
         Self {
             vm,
             observer: Observer::new(jiffy, harvest_jiffies),
-            processes: ProcessTable::new(false),
+            processes: ProcessTable::new(),
             console: LineAssembler::new(),
-            output: Vec::new(),
+            dropped_told: 0,
             harvest_micros: Vec::new(),
             harvests: 0,
+            watched: None,
+            throttle: None,
         }
+    }
+
+    /// Slows the guest: of its time it is to run `100 - percent` hundredths. 0: it runs at full speed.
+    pub fn throttle(&mut self, percent: u8) {
+        let period = clock::from_micros(THROTTLE_PERIOD);
+        self.throttle = (percent > 0).then(|| Throttle::new(percent, period, clock::now()));
+    }
+
+    /// When it may run again, if it has used up its share.
+    pub fn held_until(&self) -> Option<u64> {
+        self.throttle?.held_until(clock::now())
+    }
+
+    /// Runs the guest until something happens, at the latest at `deadline` or when its share is used up.
+    pub fn run_until(&mut self, deadline: u64) -> Stop {
+        let Some(throttle) = &mut self.throttle else { return self.vm.run_until(deadline) };
+        let start = clock::now();
+        let stop = self.vm.run_until(deadline.min(throttle.may_run_until(start)));
+        throttle.ran(start, clock::now());
+        stop
     }
 
     /// `jiffies` have passed. Harvests when it is time, and gives the sample that this ended.
@@ -83,13 +121,20 @@ impl Tenant {
         let start = clock::now();
         let pages = self.vm.harvest();
         self.note_harvest(clock::to_micros(clock::now() - start));
-        if self.observer.sampling() {
-            let changes = self.processes.sweep(&mut Roots(&mut self.vm));
+        if let Some(watched) = &mut self.watched {
+            watched.untold = true;
+        }
+        if self.observer.watching() {
+            let root = self.vm.vcpu.page_table_root();
+            let changes = self.processes.sweep(&[root], &mut Roots(&mut self.vm));
             self.observer.processes(changes);
+            if self.observer.sample_is_over() {
+                self.observer.processes(self.processes.finish());
+            }
         }
         let observed = self.observer.harvested(Duration::from_micros(clock::micros()), pages);
-        if observed.is_some() {
-            self.watch(false);
+        if observed.is_some() && !self.observer.watching() {
+            self.follow_processes(false);
         }
         observed
     }
@@ -137,7 +182,9 @@ impl Tenant {
         // What harvests of large leaves took says nothing of those that come.
         self.harvest_micros.clear();
         self.harvests = 0;
-        self.watch(true);
+        if !self.observer.watching() {
+            self.follow_processes(true);
+        }
         self.observer.start_sample(ts);
     }
 
@@ -149,22 +196,82 @@ impl Tenant {
     /// Gives the sample in progress up.
     pub fn cancel_sample(&mut self) {
         self.observer.cancel_sample();
-        self.watch(false);
+        if !self.observer.watching() {
+            self.follow_processes(false);
+        }
     }
 
-    fn watch(&mut self, on: bool) {
+    /// Watches at the pace of a sample from now on, and tells each harvest; or no longer.
+    pub fn watch(&mut self, how: Option<Watching>) -> What {
+        let before = self.observer.watching();
+        // What was written before is not of the first harvest that is told.
+        self.harvest();
+        self.observer.watch(how.is_some());
+        if self.observer.watching() != before {
+            self.follow_processes(!before);
+        }
+        self.vm.log_for_watch(how.is_some_and(|how| how.pages));
+        self.watched = how.map(|_| Watched { untold: false });
+        let (jiffy, harvest_period) = self.observer.periods();
+        What::Watching {
+            vm: self.vm.name.clone(),
+            on: how.is_some(),
+            memory: self.vm.memory.size(),
+            jiffy: jiffy.into(),
+            harvest_period: harvest_period.into(),
+        }
+    }
+
+    /// Whether each harvest is told.
+    pub fn is_watched(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    /// The events of the latest harvest, if it was not told yet; its pages only if they fit into `room` bytes. Without any
+    /// room it stays untold, and the next one tells of both.
+    pub fn untold_harvest(&mut self, room: usize) -> Vec<What> {
+        let Some(watched) = self.watched.as_mut().filter(|watched| watched.untold && room > 0) else {
+            return Vec::new();
+        };
+        watched.untold = false;
+        let lines = self.vm.watch_log().and_then(|log| {
+            let lines = pages::lines(log.iter(), room).map(|lines| (lines, log.count()));
+            log.clear_all();
+            lines
+        });
+        let (lines, told) = lines.map_or_else(Default::default, |(lines, count)| (lines, Some(count)));
+        let lines = lines.into_iter();
+        let mut events: Vec<What> = lines.map(|runs| What::Pages { vm: self.vm.name.clone(), runs }).collect();
+        events.push(What::Identifier {
+            vm: self.vm.name.clone(),
+            version: (&self.observer.reading()).into(),
+            dirty: told,
+        });
+        events
+    }
+
+    fn follow_processes(&mut self, on: bool) {
         self.vm.log_for_sample(on);
         self.vm.vcpu.watch_cr3(on);
         if on {
             let root = self.vm.vcpu.page_table_root();
             self.processes.begin(&[root], &mut Roots(&mut self.vm));
+            self.let_own_switches_be(root);
         }
+    }
+
+    /// The process of this CR3 may switch between its own roots without an exit.
+    fn let_own_switches_be(&mut self, cr3: u64) {
+        let pcid = self.vm.vcpu.has_pcid();
+        let values = own_values(cr3, pcid, &mut Roots(&mut self.vm));
+        self.vm.vcpu.set_cr3_targets(&values);
     }
 
     /// The guest replaced `old` by `new` in CR3.
     pub fn address_space(&mut self, old: u64, new: u64) {
         let changes = self.processes.cr3_load(old, new, &mut Roots(&mut self.vm));
         self.observer.processes(changes);
+        self.let_own_switches_be(new);
     }
 
     /// The guest restarted its OS; it starts again here.
@@ -174,9 +281,10 @@ impl Tenant {
     pub fn restart(&mut self, cause: RestartCause) -> Result<What, String> {
         self.vm.restart()?;
         self.observer.restart();
-        if self.observer.sampling() {
+        if self.observer.watching() {
             let root = self.vm.vcpu.page_table_root();
             self.processes.begin(&[root], &mut Roots(&mut self.vm));
+            self.let_own_switches_be(root);
         }
         Ok(What::restart(&self.vm.name, cause, &self.observer.reading()))
     }
@@ -191,19 +299,25 @@ impl Tenant {
         format!("{}", self.observer.reading().identifier)
     }
 
-    /// Hands each line that the guest has printed to `tell`.
-    pub fn console_lines(&mut self, mut tell: impl FnMut(What)) {
-        if !self.vm.chipset.has_output() {
-            return;
-        }
-        self.vm.chipset.take_output(&mut self.output);
-        for byte in self.output.drain(..) {
+    /// Tells the lines that the guest has printed, as many as find room: a guest that prints without end waits for the port
+    /// by itself, and the host does not. What the UART drops meanwhile is told as a number.
+    pub fn console_lines(&mut self, terminal: &mut Terminal) {
+        while terminal.has_room()
+            && let Some(byte) = self.vm.chipset.take_output()
+        {
             let text = match self.console.push(byte) {
                 None => continue,
                 Some(Ok(text)) => text,
                 Some(Err(error)) => format!("({error})"),
             };
-            tell(What::Console { vm: self.vm.name.clone(), text });
+            terminal.tell(What::Console { vm: self.vm.name.clone(), text });
+        }
+        let dropped = self.vm.chipset.dropped_output();
+        if dropped > self.dropped_told && terminal.has_room() {
+            let text =
+                format!("({} bytes were dropped: the port is slower than the guest)", dropped - self.dropped_told);
+            self.dropped_told = dropped;
+            terminal.tell(What::Console { vm: self.vm.name.clone(), text });
         }
     }
 
@@ -214,6 +328,7 @@ impl Tenant {
 
     /// Begins the console with what another host had of a line.
     pub fn begin_line(&mut self, bytes: &[u8]) {
+        self.dropped_told = self.vm.chipset.dropped_output();
         for byte in bytes.iter().filter(|byte| !matches!(byte, b'\n' | b'\r')) {
             self.console.push(*byte);
         }

@@ -17,6 +17,9 @@ use spin::Mutex;
 const POLL_MICROS: u64 = 50_000;
 /// Output that may wait. What does not fit any more is waited for.
 const MOST_QUEUED: usize = 64 << 10;
+/// Harvests that are told as they come may fill the queue only so far: it is there for what must not be lost, and on a
+/// serial port this much is a second and a half.
+const MOST_HARVESTS: usize = 16 << 10;
 /// While output waits, the port is tried so often, in microseconds: 16 bytes at 115,200 baud.
 const SEND_MICROS: u64 = 1400;
 
@@ -130,6 +133,11 @@ impl Terminal {
         self.queue.clear();
     }
 
+    /// Whether what a guest prints may be queued: it must not fill what the host's own events need.
+    pub fn has_room(&self) -> bool {
+        self.queue.len() < MOST_QUEUED / 2
+    }
+
     /// Queues one event.
     pub fn tell(&mut self, what: What) {
         let line = what.at(Duration::from_micros(clock::micros())).line();
@@ -138,6 +146,11 @@ impl Terminal {
         }
         self.queue.extend(line.bytes());
         self.send();
+    }
+
+    /// Bytes that harvests may still take in the queue.
+    pub fn room_for_harvests(&self) -> usize {
+        MOST_HARVESTS.saturating_sub(self.queue.len())
     }
 
     /// Queues an error event.

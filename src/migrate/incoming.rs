@@ -18,6 +18,7 @@ pub struct Incoming {
     teller: Option<Teller>,
     local: bool,
     over: bool,
+    /// Nothing more comes, unless the source connects again.
     paused: bool,
 }
 
@@ -37,7 +38,7 @@ impl Incoming {
 
     /// Over one end of a link in memory.
     pub fn local(channel: MemoryChannel) -> Self {
-        Self::new(Pipe::new(alloc::boxed::Box::new(channel)), true)
+        Self::new(Pipe::new(alloc::boxed::Box::new(channel), None), true)
     }
 
     /// Whether its source is this host.
@@ -50,13 +51,25 @@ impl Incoming {
         self.over
     }
 
-    /// Whether it waits for the source to connect again.
-    pub fn is_paused(&self) -> bool {
-        self.engine.status() == Status::PostcopyPaused
+    /// Whether it does nothing until the source connects again, if it does.
+    pub fn is_idle(&self) -> bool {
+        self.paused
     }
 
-    /// Goes on over a new connection.
+    /// Whether its VM is all here.
+    pub fn is_complete(&self) -> bool {
+        self.engine.status() == Status::Completed
+    }
+
+    /// Whether it is the one that a source with this session resumes.
+    pub fn has_session(&self, session: u64) -> bool {
+        self.engine.is_committed() && self.engine.offer().is_some_and(|offer| offer.session == session)
+    }
+
+    /// Goes on over a new connection: the old one is broken, whether that was seen here yet or not.
     pub fn reconnect(&mut self, pipe: Pipe) {
+        self.engine.link_lost(clock::micros());
+        self.pipe.abort();
         if let Err(error) = self.engine.reconnected() {
             log::warn!("cannot resume: {error}");
             return;
@@ -120,8 +133,10 @@ impl Incoming {
             self.pipe.abort();
             self.tell_end(terminal);
         } else if status.is_final() && (broken || self.pipe.is_drained()) {
-            self.over = true;
             self.pipe.close();
+            // A source that has not heard that all is here will ask.
+            self.paused = status == Status::Completed && self.engine.error().is_some();
+            self.over = !self.paused;
             if !self.engine.is_committed()
                 && let Some(id) = self.id.take()
             {

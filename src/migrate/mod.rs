@@ -7,6 +7,7 @@ mod network;
 mod outgoing;
 mod pipe;
 mod progress;
+mod share;
 mod vms;
 
 use crate::{
@@ -16,15 +17,18 @@ use crate::{
         command::{Migrate, PolicyName, Target},
         options::Options,
     },
+    net::Channel,
     observe::Observed,
 };
 use alloc::{boxed::Box, format, string::String, vec::Vec};
 use core::{net::SocketAddrV4, time::Duration};
 use incoming::Incoming;
 use memory::MemoryChannel;
+use migration::Opening;
 use network::Network;
 use outgoing::Outgoing;
 use pipe::Pipe;
+use share::Bandwidth;
 
 /// How long the host rests at most while a stream waits for the other side, in microseconds. Frames end the rest, but
 /// nothing does when bytes come over a link in memory.
@@ -34,8 +38,11 @@ const MEMORY_REST: u64 = 200;
 /// All migrations of this host.
 pub struct Migrations {
     network: Option<Network>,
+    bandwidth: Option<Bandwidth>,
     outgoing: Vec<Outgoing>,
     incoming: Vec<Incoming>,
+    /// Sources that have connected and not said what they want.
+    callers: Vec<Pipe>,
     jiffy: Duration,
     /// Something happened in the last step, so more may follow at once.
     busy: bool,
@@ -48,7 +55,16 @@ impl Migrations {
     /// One sentence: what is wrong with the network.
     pub fn new(options: &Options) -> Result<Self, String> {
         let network = Network::open(options)?;
-        Ok(Self { network, outgoing: Vec::new(), incoming: Vec::new(), jiffy: options.jiffy, busy: false })
+        let bandwidth = options.bandwidth.map(Bandwidth::new);
+        Ok(Self {
+            network,
+            bandwidth,
+            outgoing: Vec::new(),
+            incoming: Vec::new(),
+            callers: Vec::new(),
+            jiffy: options.jiffy,
+            busy: false,
+        })
     }
 
     /// Begins a migration with its sample.
@@ -60,7 +76,7 @@ impl Migrations {
         if self.outgoing.iter().any(|outgoing| outgoing.id == id) {
             return Err(format!("`{}` is leaving already", request.vm));
         }
-        if self.incoming.iter().any(|incoming| incoming.id == Some(id)) {
+        if self.incoming.iter().any(|incoming| incoming.id == Some(id) && !incoming.is_complete()) {
             return Err(format!("`{}` is still arriving", request.vm));
         }
         // Who gives Td needs no measure.
@@ -77,7 +93,7 @@ impl Migrations {
                 let latency = u64::try_from(request.latency.as_micros()).unwrap_or(u64::MAX);
                 let (here, there) = MemoryChannel::pair(bandwidth, latency);
                 self.incoming.push(Incoming::local(there));
-                Ok(Pipe::new(Box::new(here)))
+                Ok(self.leaving(Box::new(here)))
             }
             Target::Host(to) => self.connect(to, bandwidth),
         }
@@ -99,7 +115,13 @@ impl Migrations {
 
     fn connect(&mut self, to: SocketAddrV4, bandwidth: u64) -> Result<Pipe, String> {
         let network = self.network.as_mut().ok_or("no network: start the image with `ip=A.B.C.D/N`")?;
-        Ok(Pipe::new(Box::new(network.connect(to, bandwidth)?)))
+        let channel = network.connect(to, bandwidth)?;
+        Ok(self.leaving(Box::new(channel)))
+    }
+
+    /// For a stream that leaves this host.
+    fn leaving(&self, channel: Box<dyn Channel>) -> Pipe {
+        Pipe::new(channel, self.bandwidth.as_ref().map(Bandwidth::share))
     }
 
     /// A VM's sample is over.
@@ -111,12 +133,13 @@ impl Migrations {
 
     /// Moves everything on a little.
     pub fn step(&mut self, guests: &mut Guests, terminal: &mut Terminal) {
-        let active = !self.outgoing.is_empty() || !self.incoming.is_empty();
+        let active = !self.outgoing.is_empty() || !self.incoming.is_empty() || !self.callers.is_empty();
         let mut happened = self.network.as_mut().is_some_and(|network| network.poll(active));
         while let Some(channel) = self.network.as_mut().and_then(Network::accept) {
-            self.arrived(Pipe::new(Box::new(channel)));
+            self.callers.push(Pipe::new(Box::new(channel), None));
             happened = true;
         }
+        self.answer_callers();
         self.start_samples(guests, terminal);
         for outgoing in &mut self.outgoing {
             happened |= outgoing.step(guests, terminal);
@@ -125,18 +148,30 @@ impl Migrations {
             happened |= incoming.step(guests, terminal);
         }
         self.outgoing.retain(|outgoing| !outgoing.is_over());
-        self.incoming.retain(|incoming| !incoming.is_over());
+        self.incoming.retain(|incoming| {
+            let gone = incoming.is_complete() && incoming.id.is_none_or(|id| guests.peek(id).is_none());
+            !incoming.is_over() && !gone
+        });
         if happened && let Some(network) = &mut self.network {
             network.poll(true);
         }
         self.busy = happened;
     }
 
-    /// A source connected: one that comes back to resume, or a new one.
-    fn arrived(&mut self, pipe: Pipe) {
-        match self.incoming.iter_mut().find(|incoming| incoming.is_paused()) {
-            Some(paused) => paused.reconnect(pipe),
-            None => self.incoming.push(Incoming::new(pipe, false)),
+    /// Gives each caller that has said what it wants to the migration that it resumes, or makes it a new one.
+    fn answer_callers(&mut self) {
+        for mut pipe in core::mem::take(&mut self.callers) {
+            let opening = pipe.opening();
+            let resumed = match opening {
+                Opening::Resumes(session) => self.incoming.iter_mut().find(|incoming| incoming.has_session(session)),
+                Opening::Unknown | Opening::Begins => None,
+            };
+            match (resumed, opening) {
+                (Some(incoming), _) => incoming.reconnect(pipe),
+                (None, Opening::Unknown) if pipe.broken().is_none() => self.callers.push(pipe),
+                (None, Opening::Unknown) => {}
+                (None, _) => self.incoming.push(Incoming::new(pipe, false)),
+            }
         }
     }
 
@@ -150,7 +185,7 @@ impl Migrations {
 
     /// Whether pages are on their way.
     pub fn streaming(&self) -> bool {
-        self.outgoing.iter().any(Outgoing::streaming) || !self.incoming.is_empty()
+        self.outgoing.iter().any(Outgoing::streaming) || self.incoming.iter().any(|incoming| !incoming.is_idle())
     }
 
     /// Whether there is more to do at once.
@@ -175,9 +210,9 @@ impl Migrations {
     ///
     /// # Errors
     /// One sentence: there is none, or it is too late.
-    pub fn cancel(&mut self, vm: &str, guests: &mut Guests) -> Result<(), String> {
+    pub fn cancel(&mut self, vm: &str, guests: &mut Guests, terminal: &mut Terminal) -> Result<(), String> {
         let outgoing = self.outgoing.iter_mut().find(|outgoing| outgoing.name == vm);
-        outgoing.ok_or_else(|| format!("`{vm}` is not leaving"))?.cancel(guests)
+        outgoing.ok_or_else(|| format!("`{vm}` is not leaving"))?.cancel(guests, terminal)
     }
 
     /// Resumes a post-copy whose link broke.

@@ -22,7 +22,7 @@ use alloc::{
     string::{String, ToString},
 };
 use core::time::Duration;
-use migration::{Config, Offer, Path, Source, Status};
+use migration::{Config, Offer, Path, RateLimit, Source, Status};
 use qavns::{PathChoice, Ratio};
 
 /// Within a round dirty flags are collected so seldom that it takes at most one in so many of the CPU's time. What the
@@ -100,14 +100,14 @@ impl Outgoing {
 
     /// The sample is over: decide, and begin to stream.
     pub fn sampled(&mut self, observed: &Observed, guests: &mut Guests, terminal: &mut Terminal) {
-        let pipe = match core::mem::replace(&mut self.stage, Stage::Over) {
+        let mut pipe = match core::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Sampling(pipe) => pipe,
             other => {
                 self.stage = other;
                 return;
             }
         };
-        let sample = SampleReport::new(&observed.sample, &observed.identifiers);
+        let sample = SampleReport::new(observed);
         terminal.tell(What::Sample { vm: self.name.clone(), sample });
         let rule = self.policy.rule(self.request.tp, self.request.td, self.pages_per_jiffy());
         let decision = rule.decide(&observed.sample);
@@ -125,12 +125,7 @@ impl Outgoing {
         terminal.tell(What::Decision { vm: self.name.clone(), decision: report });
         let (page_count, harvest_time) =
             guests.peek(self.id).map_or((0, 0), |tenant| (tenant.vm.memory.pages() as u64, tenant.harvest_time()));
-        let defaults = Config::default();
-        let config = Config {
-            downtime_limit: micros(self.request.downtime_limit),
-            peek_interval: defaults.peek_interval.max(harvest_time.saturating_mul(HARVEST_SHARE)),
-            ..defaults
-        };
+        let config = config(&self.request, harvest_time);
         let offer = Offer {
             name: self.name.clone(),
             session: clock::now(),
@@ -142,7 +137,10 @@ impl Outgoing {
         };
         match Source::new(config, offer, clock::micros()) {
             Ok(engine) => self.stage = Stage::Streaming(Box::new(engine), pipe),
-            Err(error) => self.give_up(&error.to_string(), terminal),
+            Err(error) => {
+                pipe.abort();
+                self.give_up(&error.to_string(), terminal);
+            }
         }
     }
 
@@ -175,7 +173,10 @@ impl Outgoing {
                 self.bandwidth = bandwidth;
                 self.stage = Stage::Measured;
             }
-            Outcome::Failed(why) => self.give_up(&why, terminal),
+            Outcome::Failed(why) => {
+                measure.end();
+                self.give_up(&why, terminal);
+            }
         }
         true
     }
@@ -241,11 +242,11 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Gives it up.
+    /// Gives it up on request.
     ///
     /// # Errors
     /// After the hand-over.
-    pub fn cancel(&mut self, guests: &mut Guests) -> Result<(), String> {
+    pub fn cancel(&mut self, guests: &mut Guests, terminal: &mut Terminal) -> Result<(), String> {
         match &mut self.stage {
             Stage::Streaming(engine, _) => {
                 let mut vm = Leaving { guests, id: self.id };
@@ -258,17 +259,43 @@ impl Outgoing {
                     tenant.cancel_sample();
                 }
             }
-            Stage::Measured | Stage::Over => {}
+            Stage::Measured => {}
+            Stage::Over => return Ok(()),
         }
-        self.stage = Stage::Over;
+        self.give_up("cancelled before its path was chosen", terminal);
         Ok(())
     }
+}
+
+/// What the engine is to do: as asked for, and by its own defaults.
+fn config(request: &Migrate, harvest_time: u64) -> Config {
+    let (defaults, tuning) = (Config::default(), request.tuning);
+    Config {
+        downtime_limit: micros(request.downtime_limit),
+        auto_converge: tuning.auto_converge,
+        rate_limit: tuning.rate_limit.map(rate_limit),
+        round_limit: tuning.max_rounds.unwrap_or(defaults.round_limit),
+        byte_limit: tuning.max_bytes,
+        hybrid_rounds: tuning.hybrid_rounds.unwrap_or(defaults.hybrid_rounds),
+        demand_period: tuning.demand_period.map_or(defaults.demand_period, |period| Some(micros(period))),
+        peek_interval: defaults.peek_interval.max(harvest_time.saturating_mul(HARVEST_SHARE)),
+        ..defaults
+    }
+}
+
+/// In the proportions of Clark et al. (NSDI 2005, section 3.3), who went from 100 to at most 500 Mbit/s, and 50 beyond the
+/// dirty rate.
+fn rate_limit(most: u64) -> RateLimit {
+    RateLimit { start: most.div_ceil(5), increment: most.div_ceil(10), most }
 }
 
 fn exchange(engine: &mut Source, pipe: &mut Pipe, vm: &mut Leaving<'_>) -> Result<bool, migration::Error> {
     let received = pipe.receive(|bytes| engine.receive(bytes, clock::micros(), vm));
     // Also after a failure: the engine may have its reason to give.
     let sent = pipe.send(|room, out| engine.transmit(clock::micros(), vm, room, out).map(|_| ()));
+    if pipe.is_full() {
+        engine.channel_full();
+    }
     Ok(received? | sent?)
 }
 

@@ -71,6 +71,16 @@ impl SourceVm for Leaving<'_> {
         }
     }
 
+    fn nanos(&self) -> u64 {
+        clock::to_nanos(clock::now())
+    }
+
+    fn throttle(&mut self, percent: u8) {
+        if let Some(tenant) = self.tenant() {
+            tenant.throttle(percent);
+        }
+    }
+
     fn pause(&mut self) {
         self.guests.unload();
         if let Some(tenant) = self.tenant() {
@@ -138,6 +148,11 @@ impl DestinationVm for Arriving<'_> {
             tenant.vm.files = files;
         }
         Ok(())
+    }
+
+    fn received(&self, gfn: u64) -> &Page {
+        let tenant = self.id.and_then(|id| self.guests.peek(id));
+        tenant.and_then(|tenant| tenant.vm.memory.page(gfn)).unwrap_or(&ZERO_PAGE)
     }
 
     fn write_page(&mut self, gfn: u64, page: &Page) {

@@ -55,8 +55,22 @@ pub enum Command {
         /// What to type, without the newline.
         text: String,
     },
+    /// Watch a VM all the time, or no longer.
+    Watch {
+        /// The VM's name.
+        vm: String,
+        /// How, or nothing to end it.
+        how: Option<Watching>,
+    },
     /// End the VMs and power off.
     Quit,
+}
+
+/// What `watch ... on` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watching {
+    /// Whether each harvest's pages are told, too.
+    pub pages: bool,
 }
 
 /// What `migrate` asks for.
@@ -82,8 +96,27 @@ pub struct Migrate {
     pub latency: Duration,
     /// The downtime that a pre-copy may end with.
     pub downtime_limit: Duration,
+    /// How the rounds and the fetching go.
+    pub tuning: Tuning,
     /// Whether every page is compared after the move.
     pub verify: bool,
+}
+
+/// What `migrate` asks of an engine; the engine's own default where nothing is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tuning {
+    /// Slow a guest that dirties pages too fast.
+    pub auto_converge: bool,
+    /// The most bytes a second that the rounds may take.
+    pub rate_limit: Option<u64>,
+    /// Rounds of a pre-copy.
+    pub max_rounds: Option<u32>,
+    /// Bytes that the rounds of a pre-copy or a hybrid may send.
+    pub max_bytes: Option<u64>,
+    /// Rounds of a hybrid.
+    pub hybrid_rounds: Option<u32>,
+    /// How long a demand migration fetches only what is touched.
+    pub demand_period: Option<Duration>,
 }
 
 /// Where a VM goes.
@@ -246,6 +279,7 @@ impl Command {
             "recover" => recover(rest),
             "policy" => policy(rest),
             "input" => input(rest),
+            "watch" => watch(rest),
             _ => Err(CommandError::Unknown { name: name.to_string() }),
         }
     }
@@ -271,7 +305,25 @@ fn need<T>(given: Option<T>, command: &'static str, what: &'static str) -> Resul
 fn migrate(rest: &str) -> Result<Migrate, CommandError> {
     let given = Given::read(
         rest,
-        &["vm", "to", "path", "policy", "ts", "tp", "td", "bandwidth", "latency", "downtime-limit", "verify"],
+        &[
+            "vm",
+            "to",
+            "path",
+            "policy",
+            "ts",
+            "tp",
+            "td",
+            "bandwidth",
+            "latency",
+            "downtime-limit",
+            "auto-converge",
+            "rate-limit",
+            "max-rounds",
+            "max-bytes",
+            "hybrid-rounds",
+            "demand-period",
+            "verify",
+        ],
     )?;
     Ok(Migrate {
         vm: need(given.vm, "migrate", "vm=NAME")?,
@@ -284,6 +336,14 @@ fn migrate(rest: &str) -> Result<Migrate, CommandError> {
         bandwidth: given.bandwidth.and_then(NonZeroU64::new),
         latency: given.latency.unwrap_or(Duration::ZERO),
         downtime_limit: given.downtime_limit.unwrap_or(DEFAULT_DOWNTIME_LIMIT),
+        tuning: Tuning {
+            auto_converge: given.auto_converge.unwrap_or(false),
+            rate_limit: given.rate_limit,
+            max_rounds: given.max_rounds,
+            max_bytes: given.max_bytes,
+            hybrid_rounds: given.hybrid_rounds,
+            demand_period: given.demand_period,
+        },
         verify: given.verify.unwrap_or(false),
     })
 }
@@ -311,6 +371,18 @@ fn input(rest: &str) -> Result<Command, CommandError> {
     Ok(Command::Input { vm: need(given.vm, "input", "vm=NAME first")?, text: text.to_string() })
 }
 
+fn watch(rest: &str) -> Result<Command, CommandError> {
+    let (word, rest) = first_word(rest);
+    let vm = need(Given::read(word, &["vm"])?.vm, "watch", "vm=NAME first")?;
+    let (switch, rest) = first_word(rest);
+    let how = match switch {
+        "on" => Some(Watching { pages: Given::read(rest, &["pages"])?.pages.unwrap_or(false) }),
+        "off" => nothing_more("watch", rest).map(|()| None)?,
+        _ => need(None, "watch", "on or off after the name")?,
+    };
+    Ok(Command::Watch { vm, how })
+}
+
 /// What the `key=value` words of a command said.
 #[derive(Default)]
 struct Given {
@@ -324,8 +396,15 @@ struct Given {
     bandwidth: Option<u64>,
     latency: Option<Duration>,
     downtime_limit: Option<Duration>,
+    auto_converge: Option<bool>,
+    rate_limit: Option<u64>,
+    max_rounds: Option<u32>,
+    max_bytes: Option<u64>,
+    hybrid_rounds: Option<u32>,
+    demand_period: Option<Duration>,
     verify: Option<bool>,
     end: Option<bool>,
+    pages: Option<bool>,
 }
 
 impl Given {
@@ -368,8 +447,17 @@ impl Given {
             "downtime-limit" => word.into(&mut self.downtime_limit, "downtime-limit", "1ms to 600s", |text| {
                 values::duration(text, Duration::from_millis(1)..=Duration::from_secs(600))
             }),
-            "verify" => word.into(&mut self.verify, "verify", "yes or no", yes_or_no),
-            "end" => word.into(&mut self.end, "end", "yes or no", yes_or_no),
+            "auto-converge" => word.into(&mut self.auto_converge, "auto-converge", "yes or no", values::yes_or_no),
+            "rate-limit" => word.into(&mut self.rate_limit, "rate-limit", "bytes a second, not 0", positive),
+            "max-rounds" => word.into(&mut self.max_rounds, "max-rounds", "1 to 1000", rounds),
+            "max-bytes" => word.into(&mut self.max_bytes, "max-bytes", "bytes, not 0", positive),
+            "hybrid-rounds" => word.into(&mut self.hybrid_rounds, "hybrid-rounds", "1 to 1000", rounds),
+            "demand-period" => word.into(&mut self.demand_period, "demand-period", "0ms to 600s", |text| {
+                values::duration(text, Duration::ZERO..=Duration::from_secs(600))
+            }),
+            "verify" => word.into(&mut self.verify, "verify", "yes or no", values::yes_or_no),
+            "end" => word.into(&mut self.end, "end", "yes or no", values::yes_or_no),
+            "pages" => word.into(&mut self.pages, "pages", "yes or no", values::yes_or_no),
             _ => Err(word.unknown()),
         }
     }
@@ -386,12 +474,13 @@ fn target(text: &str) -> Option<Target> {
     values::endpoint(text).map(Target::Host)
 }
 
-fn yes_or_no(text: &str) -> Option<bool> {
-    match text {
-        "yes" => Some(true),
-        "no" => Some(false),
-        _ => None,
-    }
+fn positive(text: &str) -> Option<u64> {
+    values::number(text).filter(|number| *number > 0)
+}
+
+/// A stream that has not ended after 1000 rounds will not.
+fn rounds(text: &str) -> Option<u32> {
+    u32::try_from(values::number(text)?).ok().filter(|rounds| (1..=1000).contains(rounds))
 }
 
 #[cfg(test)]

@@ -31,11 +31,14 @@ fn a_migration_has_defaults() {
     assert_eq!((migrate.ts, migrate.latency), (DEFAULT_TS, Duration::ZERO));
     assert_eq!(migrate.downtime_limit, Duration::from_millis(300));
     assert_eq!((migrate.tp, migrate.td, migrate.bandwidth), (None, None, None));
+    assert_eq!(migrate.tuning, Tuning::default());
+    assert!(!migrate.tuning.auto_converge);
 }
 
 #[test]
 fn a_migration_takes_every_key_in_any_order() {
     let line = "migrate verify=yes downtime-limit=50ms latency=100us bandwidth=125000000 td=1/122 tp=4 \
+                auto-converge=yes rate-limit=62500000 max-rounds=9 max-bytes=1000000 hybrid-rounds=2 demand-period=3s \
                 ts=1s policy=robust path=hybrid to=memory vm=tiny";
     let expected = Migrate {
         vm: "tiny".to_string(),
@@ -48,6 +51,14 @@ fn a_migration_takes_every_key_in_any_order() {
         bandwidth: NonZeroU64::new(125_000_000),
         latency: Duration::from_micros(100),
         downtime_limit: Duration::from_millis(50),
+        tuning: Tuning {
+            auto_converge: true,
+            rate_limit: Some(62_500_000),
+            max_rounds: Some(9),
+            max_bytes: Some(1_000_000),
+            hybrid_rounds: Some(2),
+            demand_period: Some(Duration::from_secs(3)),
+        },
         verify: true,
     };
     assert_eq!(read(line), Command::Migrate(expected));
@@ -80,6 +91,20 @@ fn input_keeps_the_text_as_it_was_typed() {
 }
 
 #[test]
+fn a_watch_is_turned_on_with_or_without_pages_and_off() {
+    let watch = |how| Command::Watch { vm: "linux".to_string(), how };
+    assert_eq!(read("watch vm=linux on"), watch(Some(Watching { pages: false })));
+    assert_eq!(read("watch vm=linux  on pages=yes"), watch(Some(Watching { pages: true })));
+    assert_eq!(read("watch vm=linux off "), watch(None));
+    assert_eq!(refused("watch on"), "`on` needs a value: on=...");
+    assert_eq!(refused("watch"), "`watch` needs vm=NAME first");
+    assert_eq!(refused("watch vm=linux"), "`watch` needs on or off after the name");
+    assert_eq!(refused("watch vm=linux maybe"), "`watch` needs on or off after the name");
+    assert_eq!(refused("watch vm=linux off pages=yes"), "`watch` does not take `pages=yes`");
+    assert_eq!(refused("watch vm=linux on ts=1s"), "unknown option `ts`");
+}
+
+#[test]
 fn recover_needs_a_host() {
     let to = SocketAddrV4::new([10, 0, 0, 2].into(), 4444);
     let vm = "a".to_string();
@@ -101,13 +126,20 @@ fn errors_say_what_was_wrong() {
     assert_eq!(refused("policy best"), "`policy` needs a name: paper or robust");
     let td = "`td=1/0` cannot be used: td takes N or N/M, M not 0";
     assert_eq!(refused("migrate vm=a to=memory td=1/0"), td);
+    for word in
+        ["rate-limit=0", "max-rounds=0", "max-rounds=1001", "max-bytes=-1", "hybrid-rounds=x", "demand-period=5"]
+    {
+        let message = refused(&alloc::format!("migrate vm=a to=memory {word}"));
+        assert!(message.starts_with(&alloc::format!("`{word}` cannot be used")), "{message}");
+    }
     let long = "s".repeat(LONGEST_LINE + 1);
     assert_eq!(refused(&long), "a command has at most 1024 bytes");
 }
 
 #[test]
 fn no_line_panics() {
-    let pieces = ["migrate", "vm=", "input", "=", " ", "é", "\u{0}", "td=", "/", "9999999999999999999999", "ms"];
+    let pieces =
+        ["migrate", "watch", "on", "vm=", "input", "=", " ", "é", "\u{0}", "td=", "/", "9999999999999999999999", "ms"];
     for a in pieces {
         for b in pieces {
             for c in pieces {

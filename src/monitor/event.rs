@@ -2,13 +2,14 @@
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::Not;
 use core::time::Duration;
 
 use migration::Report;
 use qavns::Reading;
 use serde::Serialize;
 
-use super::report::{DecisionReport, Milliseconds, OverheadReport, SampleReport};
+use super::report::{DecisionReport, Milliseconds, OverheadReport, SampleReport, VersionReport};
 use crate::devices::RestartCause;
 
 /// One event: what happened, and when.
@@ -49,16 +50,33 @@ pub enum What {
     Identifier {
         /// The VM's name.
         vm: String,
-        /// The identifier.
-        id: String,
-        /// Since the VM started.
-        restarts: u64,
-        /// Since the VM started.
-        births: u64,
-        /// Since the VM started.
-        deaths: u64,
-        /// Since the VM started.
-        pages_modified: u64,
+        /// What the version is.
+        #[serde(flatten)]
+        version: VersionReport,
+        /// How many pages of this harvest the `pages` events before it named: all of them. Absent where they were
+        /// not asked for or did not fit.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dirty: Option<u64>,
+    },
+    /// Pages of a harvest of which the `identifier` event comes next.
+    Pages {
+        /// The VM's name.
+        vm: String,
+        /// The pages, see [`super::pages`].
+        runs: String,
+    },
+    /// A VM is watched from now on, or no longer.
+    Watching {
+        /// The VM's name.
+        vm: String,
+        /// Whether it is.
+        on: bool,
+        /// Its memory in bytes.
+        memory: u64,
+        /// Period of the tick.
+        jiffy: Milliseconds,
+        /// Period of the harvests.
+        harvest_period: Milliseconds,
     },
     /// The guest's OS restarted.
     Restart {
@@ -66,8 +84,12 @@ pub enum What {
         vm: String,
         /// By which way.
         cause: &'static str,
-        /// The identifier after it.
-        id: String,
+        /// Whether nobody asked for it.
+        #[serde(skip_serializing_if = "Not::not")]
+        crash: bool,
+        /// The version after it.
+        #[serde(flatten)]
+        version: VersionReport,
     },
     /// Which pages were modified since this was last told.
     Dirty {
@@ -221,20 +243,14 @@ impl What {
     /// The event for a reading of a VM's version.
     #[must_use]
     pub fn identifier(vm: &str, reading: &Reading) -> Self {
-        Self::Identifier {
-            vm: vm.to_string(),
-            id: reading.identifier.to_string(),
-            restarts: reading.totals.restarts,
-            births: reading.totals.births,
-            deaths: reading.totals.deaths,
-            pages_modified: reading.totals.pages_modified,
-        }
+        Self::Identifier { vm: vm.to_string(), version: reading.into(), dirty: None }
     }
 
     /// The event for a restart, with the reading after it.
     #[must_use]
     pub fn restart(vm: &str, cause: RestartCause, after: &Reading) -> Self {
-        Self::Restart { vm: vm.to_string(), cause: cause.text(), id: after.identifier.to_string() }
+        let crash = cause == RestartCause::Crash;
+        Self::Restart { vm: vm.to_string(), cause: cause.text(), crash, version: after.into() }
     }
 
     /// This event at a time since the image started.

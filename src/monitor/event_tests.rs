@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::command::PathRequest;
 use super::super::report::HarvestTime;
 use super::*;
+use crate::observe::Observed;
 
 fn ms(milliseconds: u64) -> Milliseconds {
     Duration::from_millis(milliseconds).into()
@@ -83,22 +84,39 @@ fn dirty_pages_are_runs_and_absent_before_they_are_known() {
 }
 
 #[test]
+fn a_watched_harvest_tells_its_pages_and_then_how_many_they_were() {
+    let version = (&sample().end).into();
+    let event = json_of(What::Identifier { vm: vm(), version, dirty: Some(9) });
+    assert_eq!(event.get("dirty"), Some(&json!(9)));
+    let event = json_of(What::Pages { vm: vm(), runs: "AAE".to_string() });
+    assert_eq!(event, json!({"event": "pages", "at": 1234.567, "vm": "linux", "runs": "AAE"}));
+    let event = json_of(What::Watching { vm: vm(), on: true, memory: 4096, jiffy: ms(4), harvest_period: ms(100) });
+    assert_eq!(
+        event,
+        json!({"event": "watching", "at": 1234.567, "vm": "linux", "on": true, "memory": 4096, "jiffy": 4.0,
+               "harvest-period": 100.0})
+    );
+}
+
+#[test]
 fn a_restart_names_its_cause() {
     let event = What::restart("linux", RestartCause::I8042Pulse, &sample().end);
     let expected = json!({"event": "restart", "at": 1234.567, "vm": "linux", "cause": "8042 pulse",
-                          "id": "000000000125.1.40.9"});
+                          "id": "000000000125.1.40.9", "restarts": 0, "births": 40, "deaths": 0, "pages-modified": 9});
     assert_eq!(json_of(event), expected);
+    let crash = json_of(What::restart("linux", RestartCause::Crash, &sample().end));
+    assert_eq!((&crash["cause"], &crash["crash"]), (&json!("triple fault"), &json!(true)));
 }
 
 #[test]
 fn a_sample_has_the_words_of_the_report() {
-    let seen = [(Duration::from_micros(100_500), sample().end.identifier)];
-    let sample = SampleReport::new(&sample(), &seen);
+    let identifiers = alloc::vec![(Duration::from_micros(100_500), sample().end.identifier)];
+    let sample = SampleReport::new(&Observed { sample: sample(), identifiers, uncounted: 2 });
     let expected = json!({
         "ts": 500.0, "jiffy": 4.0, "harvest-period": 100.0,
         "start": "000000000000.1.0.0", "end": "000000000125.1.40.9",
         "identifiers": [{"at": 100.5, "id": "000000000125.1.40.9"}],
-        "restarts": 0, "births": 40, "deaths": 0, "pages-modified": 9,
+        "restarts": 0, "births": 40, "deaths": 0, "processes-uncounted": 2, "pages-modified": 9,
     });
     let event = json_of(What::Sample { vm: vm(), sample });
     assert_eq!(event.get("sample"), Some(&expected));
@@ -141,8 +159,9 @@ fn a_migration_has_the_words_of_the_report() {
         postcopy_requests: 4,
         demand_fetched: None,
         fault_latency: Some(Latency { p50: 1000, p99: 2000, max: 3000 }),
-        pages: Pages { normal: 8, duplicate: 2, free: 0, skipped: 1, twice: 0 },
+        pages: Pages { normal: 8, duplicate: 2, same: 3, delta: 4, compressed: 5, free: 6, skipped: 1, twice: 0 },
         bytes: 41_000,
+        bytes_saved: 9000,
         throughput: Some(5),
         verify: None,
     };
@@ -151,7 +170,8 @@ fn a_migration_has_the_words_of_the_report() {
         "setup-time": 1.0, "expected-downtime": 150.0, "dirty-sync-count": 3,
         "rounds": [{"pages": 10, "bytes": 41000, "time": 5.0, "dirtied": 2}], "postcopy-requests": 4,
         "fault-latency": {"p50": 1.0, "p99": 2.0, "max": 3.0},
-        "pages": {"normal": 8, "duplicate": 2, "free": 0, "skipped": 1, "twice": 0}, "bytes": 41000, "throughput": 5,
+        "pages": {"normal": 8, "duplicate": 2, "same": 3, "delta": 4, "compressed": 5, "free": 6, "skipped": 1, "twice": 0},
+        "bytes": 41000, "bytes-saved": 9000, "throughput": 5,
     });
     let error = Some("the link broke".to_string());
     let event = json_of(What::Migration { vm: vm(), side: Side::Source, migration, error });

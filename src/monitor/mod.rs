@@ -8,6 +8,7 @@ pub mod command;
 pub mod event;
 pub mod line;
 pub mod options;
+pub mod pages;
 pub mod report;
 pub mod runs;
 pub mod values;

@@ -3,6 +3,7 @@
 use core::error::Error;
 use core::fmt;
 use core::net::Ipv4Addr;
+use core::num::NonZeroU64;
 use core::time::Duration;
 
 use log::LevelFilter;
@@ -52,6 +53,10 @@ pub struct Options {
     pub mtu: Option<u16>,
     /// TCP port on which migrations are taken in.
     pub listen: Option<u16>,
+    /// Bytes a second that all streams which leave this host share.
+    pub bandwidth: Option<NonZeroU64>,
+    /// Whether the guests of the archive are started; if not, it only serves those that arrive and restart.
+    pub start: bool,
     /// How much is logged.
     pub log: LevelFilter,
     /// Where the monitor is.
@@ -104,6 +109,8 @@ struct Given {
     ip: Option<Ipv4Prefix>,
     mtu: Option<u16>,
     listen: Option<u16>,
+    bandwidth: Option<u64>,
+    start: Option<bool>,
     log: Option<LevelFilter>,
     console: Option<Console>,
     tracker: Option<Option<Tracker>>,
@@ -124,6 +131,10 @@ impl Given {
                 (mtu >= SMALLEST_MTU).then_some(mtu)
             }),
             "listen" => word.into(&mut self.listen, "listen", "a port, 1 to 65535", values::port),
+            "bandwidth" => {
+                word.into(&mut self.bandwidth, "bandwidth", "bytes a second, 0 for no limit", values::number)
+            }
+            "start" => word.into(&mut self.start, "start", "yes or no", values::yes_or_no),
             "log" => word.into(&mut self.log, "log", "error, warn, info, debug or trace", level),
             "console" => word.into(&mut self.console, "console", "com1, com2 or virtio", console),
             "tracker" => word.into(&mut self.tracker, "tracker", "auto, dirty-bits, pml or write-protection", tracker),
@@ -152,6 +163,8 @@ impl Options {
             ip: given.ip,
             mtu: given.mtu,
             listen: given.listen,
+            bandwidth: given.bandwidth.and_then(NonZeroU64::new),
+            start: given.start.unwrap_or(true),
             log: given.log.unwrap_or(LevelFilter::Info),
             console: given.console.unwrap_or_default(),
             tracker: given.tracker.flatten(),
@@ -228,6 +241,7 @@ mod tests {
         assert_eq!(options.jiffy, Duration::from_millis(4));
         assert_eq!(options.harvest_jiffies, 63);
         assert_eq!((options.ip, options.mtu, options.listen), (None, None, None));
+        assert_eq!((options.bandwidth, options.start), (None, true));
         assert_eq!((options.log, options.console), (LevelFilter::Info, Console::Com2));
         assert_eq!((options.tracker, Options::parse("tracker=auto").map(|auto| auto.tracker)), (None, Ok(None)));
     }
@@ -235,13 +249,14 @@ mod tests {
     #[test]
     fn every_option_is_taken() {
         let line = " jiffy=10ms  harvest=250ms ip=10.0.0.1/24 mtu=9000\tlisten=4444 log=debug console=com1 \
-                    tracker=pml";
+                    tracker=pml bandwidth=125000000 start=no";
         let options = Options::parse(line).expect("all options");
         assert_eq!(options.jiffy, Duration::from_millis(10));
         assert_eq!(options.harvest_period(), Duration::from_millis(250));
         let ip = options.ip.expect("an address");
         assert_eq!((ip.address.octets(), ip.length), ([10, 0, 0, 1], 24));
         assert_eq!((options.mtu, options.listen), (Some(9000), Some(4444)));
+        assert_eq!((options.bandwidth, options.start), (NonZeroU64::new(125_000_000), false));
         assert_eq!(options.tracker, Some(Tracker::PageModificationLog));
         assert_eq!((options.log, options.console), (LevelFilter::Debug, Console::Com1));
     }
@@ -264,6 +279,8 @@ mod tests {
             "mtu=575",
             "mtu=65536",
             "listen=0",
+            "bandwidth=1Gbit",
+            "start=maybe",
             "log=off",
             "console=com3",
             "tracker=flags",

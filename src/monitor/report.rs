@@ -5,10 +5,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use qavns::{Decision, Identifier, Margin, Ratio, Sample};
+use qavns::{Decision, Margin, Ratio, Reading};
 use serde::{Serialize, Serializer};
 
 use super::command::PathRequest;
+use crate::observe::Observed;
 
 /// A duration that is written as a number of milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,34 @@ impl Serialize for Milliseconds {
 impl From<Duration> for Milliseconds {
     fn from(duration: Duration) -> Self {
         Self(duration)
+    }
+}
+
+/// A reading of a VM's version, as the events have it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct VersionReport {
+    /// The identifier.
+    pub id: String,
+    /// Restarts of the guest's OS since the VM started.
+    pub restarts: u64,
+    /// Births of processes since the VM started.
+    pub births: u64,
+    /// Deaths of processes since the VM started.
+    pub deaths: u64,
+    /// Pages found modified since the VM started.
+    pub pages_modified: u64,
+}
+
+impl From<&Reading> for VersionReport {
+    fn from(reading: &Reading) -> Self {
+        Self {
+            id: reading.identifier.to_string(),
+            restarts: reading.totals.restarts,
+            births: reading.totals.births,
+            deaths: reading.totals.deaths,
+            pages_modified: reading.totals.pages_modified,
+        }
     }
 }
 
@@ -51,6 +80,8 @@ pub struct SampleReport {
     pub births: u64,
     /// Deaths of processes.
     pub deaths: u64,
+    /// Loads of CR3 after which births and deaths may have gone unseen.
+    pub processes_uncounted: u64,
     /// Pages found modified.
     pub pages_modified: u64,
 }
@@ -67,7 +98,8 @@ pub struct IdentifierAt {
 impl SampleReport {
     /// The record of a sample and of the identifiers seen on the way.
     #[must_use]
-    pub fn new(sample: &Sample, identifiers: &[(Duration, Identifier)]) -> Self {
+    pub fn new(observed: &Observed) -> Self {
+        let Observed { sample, identifiers, uncounted } = observed;
         let identifiers = identifiers.iter().map(|(at, id)| IdentifierAt { at: (*at).into(), id: id.to_string() });
         Self {
             ts: sample.ts.into(),
@@ -79,6 +111,7 @@ impl SampleReport {
             restarts: sample.restarts(),
             births: sample.births(),
             deaths: sample.deaths(),
+            processes_uncounted: *uncounted,
             pages_modified: sample.pages_modified(),
         }
     }

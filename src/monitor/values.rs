@@ -108,6 +108,16 @@ pub fn number(text: &str) -> Option<u64> {
     text.parse().ok().filter(|_| digits)
 }
 
+/// `yes` or `no`.
+#[must_use]
+pub fn yes_or_no(text: &str) -> Option<bool> {
+    match text {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
+}
+
 /// A duration: a whole number and one of `us`, `ms`, `s`, within `limits`.
 #[must_use]
 pub fn duration(text: &str, limits: RangeInclusive<Duration>) -> Option<Duration> {

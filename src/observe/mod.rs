@@ -8,4 +8,4 @@ pub mod observer;
 pub mod processes;
 
 pub use observer::{Observed, Observer};
-pub use processes::{Changes, GuestRoots, ProcessTable};
+pub use processes::{Changes, GuestRoots, ProcessTable, own_values};

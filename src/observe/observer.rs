@@ -27,6 +27,8 @@ pub struct Observer {
     harvest_jiffies: u64,
     /// Jiffies since the last harvest.
     since_harvest: u64,
+    /// Asked to watch without a sample, too.
+    watched: bool,
     sample: Option<Running>,
 }
 
@@ -38,6 +40,7 @@ struct Running {
     /// JS at which it is over.
     last_jiffy: u64,
     identifiers: Vec<(Duration, Identifier)>,
+    uncounted: u64,
     /// One harvest of so many is kept.
     stride: usize,
     harvests: usize,
@@ -50,6 +53,8 @@ pub struct Observed {
     pub sample: Sample,
     /// The identifier after each harvest, with the caller's time of it.
     pub identifiers: Vec<(Duration, Identifier)>,
+    /// Loads of CR3 after which births and deaths may have gone unseen, because too many processes were watched.
+    pub uncounted: u64,
 }
 
 impl Observer {
@@ -62,7 +67,7 @@ impl Observer {
     /// An observer of a VM that arrived with its version.
     #[must_use]
     pub fn resume(version: Version, jiffy: Duration, harvest_jiffies: u64) -> Self {
-        Self { version, jiffy, harvest_jiffies: harvest_jiffies.max(1), since_harvest: 0, sample: None }
+        Self { version, jiffy, harvest_jiffies: harvest_jiffies.max(1), since_harvest: 0, watched: false, sample: None }
     }
 
     /// The version as it is now.
@@ -71,10 +76,28 @@ impl Observer {
         self.version.reading()
     }
 
-    /// Whether a sample is in progress, that is, whether CR3 loads are to be watched.
+    /// Whether a sample is in progress.
     #[must_use]
     pub fn sampling(&self) -> bool {
         self.sample.is_some()
+    }
+
+    /// Whether CR3 loads are to be watched: in a sample, and as long as somebody wants to watch.
+    #[must_use]
+    pub fn watching(&self) -> bool {
+        self.watched || self.sampling()
+    }
+
+    /// Watches at the pace of a sample from now on, or no longer.
+    pub fn watch(&mut self, on: bool) {
+        self.watched = on;
+    }
+
+    /// The period of the tick, and that of the harvests in a sample.
+    #[must_use]
+    pub fn periods(&self) -> (Duration, Duration) {
+        let jiffies = u32::try_from(self.harvest_jiffies).unwrap_or(u32::MAX);
+        (self.jiffy, self.jiffy.saturating_mul(jiffies))
     }
 
     /// `jiffies` have passed. True if a harvest is due, because its period or the sample is over; it
@@ -96,10 +119,7 @@ impl Observer {
 
     /// Jiffies from one harvest to the next.
     fn period(&self) -> u64 {
-        match self.sample {
-            Some(_) => self.harvest_jiffies,
-            None => self.harvest_jiffies.saturating_mul(IDLE_FACTOR),
-        }
+        if self.watching() { self.harvest_jiffies } else { self.harvest_jiffies.saturating_mul(IDLE_FACTOR) }
     }
 
     /// The guest's OS restarted.
@@ -110,6 +130,9 @@ impl Observer {
     /// Births and deaths were seen.
     pub fn processes(&mut self, changes: Changes) {
         self.version.processes(changes.births, changes.deaths);
+        if let Some(running) = &mut self.sample {
+            running.uncounted = running.uncounted.saturating_add(changes.uncounted);
+        }
     }
 
     /// Pages were modified that no dirty flag shows: a device model, the loader or an incoming
@@ -145,6 +168,7 @@ impl Observer {
             ts,
             last_jiffy: start.identifier.js.saturating_add(jiffies),
             identifiers: Vec::new(),
+            uncounted: 0,
             stride: 1,
             harvests: 0,
         });
@@ -155,22 +179,18 @@ impl Observer {
         self.sample = None;
     }
 
-    fn sample_is_over(&self) -> bool {
+    /// Whether the next harvest ends the sample.
+    #[must_use]
+    pub fn sample_is_over(&self) -> bool {
         let js = self.reading().identifier.js;
         self.sample.as_ref().is_some_and(|running| js >= running.last_jiffy)
     }
 
     fn finish(&mut self) -> Option<Observed> {
         let running = self.sample.take()?;
-        let periods = u32::try_from(self.harvest_jiffies).unwrap_or(u32::MAX);
-        let sample = Sample {
-            start: running.start,
-            end: self.reading(),
-            ts: running.ts,
-            jiffy: self.jiffy,
-            harvest_period: self.jiffy.saturating_mul(periods),
-        };
-        Some(Observed { sample, identifiers: running.identifiers })
+        let (jiffy, harvest_period) = self.periods();
+        let sample = Sample { start: running.start, end: self.reading(), ts: running.ts, jiffy, harvest_period };
+        Some(Observed { sample, identifiers: running.identifiers, uncounted: running.uncounted })
     }
 }
 
@@ -233,13 +253,29 @@ mod tests {
     }
 
     #[test]
+    fn who_watches_harvests_at_the_pace_of_a_sample_before_and_after_one() {
+        let mut observer = observer();
+        observer.watch(true);
+        assert!(observer.watching() && !observer.sampling());
+        assert!(!observer.tick(24));
+        assert!(observer.tick(1));
+        observer.start_sample(Duration::from_millis(500));
+        run(&mut observer, 1);
+        assert!(observer.watching() && !observer.sampling());
+        assert!(!observer.tick(24));
+        assert!(observer.tick(1));
+        observer.watch(false);
+        assert!(!observer.watching() && !observer.tick(1));
+    }
+
+    #[test]
     fn a_sample_starts_the_identifier_anew_and_ends_after_ts() {
         let mut observer = observer();
         observer.tick(1000);
         observer.harvested(JIFFY, 50);
         observer.start_sample(Duration::from_millis(500));
         assert!(observer.sampling());
-        let Observed { sample, identifiers } = run(&mut observer, 7);
+        let Observed { sample, identifiers, .. } = run(&mut observer, 7);
         assert!(!observer.sampling());
         assert_eq!(sample.start.identifier, Identifier::START);
         assert_eq!(sample.end.identifier.to_string(), "000000000125.1.0.35");
@@ -253,7 +289,7 @@ mod tests {
     fn a_ts_of_uneven_length_ends_with_a_harvest_of_its_own() {
         let mut observer = observer();
         observer.start_sample(Duration::from_millis(130));
-        let Observed { sample, identifiers } = run(&mut observer, 1);
+        let Observed { sample, identifiers, .. } = run(&mut observer, 1);
         assert_eq!((sample.jiffies(), sample.pages_modified()), (33, 2));
         assert_eq!(identifiers.len(), 2);
     }
@@ -262,11 +298,12 @@ mod tests {
     fn a_restart_and_processes_show_in_the_sample() {
         let mut observer = observer();
         observer.start_sample(Duration::from_millis(100));
-        observer.processes(Changes { births: 3, deaths: 2 });
+        observer.processes(Changes { births: 3, deaths: 2, uncounted: 4 });
         observer.restart();
-        observer.processes(Changes { births: 1, deaths: 0 });
+        observer.processes(Changes { births: 1, deaths: 0, uncounted: 1 });
         observer.modified(2);
-        let sample = run(&mut observer, 5).sample;
+        let Observed { sample, uncounted, .. } = run(&mut observer, 5);
+        assert_eq!(uncounted, 5);
         assert_eq!(sample.end.identifier.to_string(), "000000000025.2.1.7");
         assert_eq!((sample.restarts(), sample.births(), sample.deaths()), (1, 4, 2));
     }

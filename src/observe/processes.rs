@@ -3,35 +3,31 @@
 //! A process is an address space, and an address space is the frame of its root table, which the guest
 //! loads into CR3 (Antfarm, USENIX ATC 2006). A root that is loaded for the first time is a birth if the
 //! root page was written since the watch began: the guest's kernel fills it when it makes the process,
-//! while the processor marks the tables that it walks only once they are loaded. A root whose user half
-//! has become empty is a death: the kernel tears that down before it frees the frame.
+//! while the processor marks the tables that it walks only once they are loaded. The death is the teardown:
+//! the kernel clears the user half of the root before it frees the frame.
 //!
-//! An `exec` replaces the address space of a process that lives on. A process ends while its own root is
-//! loaded; so a root that was alive when it was left, and dies without being loaded again, was replaced by
-//! the root that was loaded from it. The birth of a root that was loaded from a live one is held back until
-//! it shows which it was.
+//! A frame serves again soon, and a process that is preempted while it ends is torn down after its root was
+//! left. So each root is remembered with two of its entries: they change in no living process that does not run.
 //!
-//! What stays untold: a process of three and more `exec`s with no other load between, which take the same
-//! two frames by turns, looks like two that alternate.
+//! An `exec` replaces the address space of a process that lives on. Its new root is told by what it maps when it is
+//! loaded: the arguments at the top of the stack and nothing else, in a single table, where a forked one has all that
+//! its parent wrote. The old root then dies, unless the process had shared its parent's (`vfork`): then it is born now.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
 
 /// Roots that are watched at most.
 pub const CAPACITY: usize = 4096;
-/// Roots left last that are looked at on each load.
-const RECENT: usize = 4;
-/// Births that are held back at most; the oldest then counts.
-const HELD_BACK: usize = 8;
+/// Replacements that are kept open at most; the oldest then counts as a birth.
+const OPEN: usize = 64;
 
 /// Address bits of CR3 and of a table's entry: 51 to 12 (SDM vol. 3, section 4.5). What lies outside of
 /// them in CR3 are PCID or PWT/PCD, the LAM bits 62 and 61, and bit 63, which asks to keep the TLB.
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
-/// The present bit of an entry.
-const PRESENT: u64 = 1;
+/// The present bit of an entry, and the one that lets user mode through. A kernel's own identity map has the first alone.
+const USER: u64 = 1 | 1 << 2;
 /// Entries 0 to 255 of a root map the lower half of the address space, the user's.
 const USER_ENTRIES: usize = 256;
-/// The entry that maps the kernel's text; it is the same for as long as the frame is a root.
-const KERNEL_ENTRY: usize = 511;
 
 /// What the table needs to know of the guest's memory. A frame number comes from the guest and may lie
 /// anywhere.
@@ -51,190 +47,234 @@ pub struct Changes {
     pub births: u64,
     /// Processes ended.
     pub deaths: u64,
+    /// Loads of a root that found the table full: births and deaths may have gone unseen.
+    pub uncounted: u64,
 }
 
 /// The address spaces of one VM.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ProcessTable {
-    kpti: bool,
-    /// Roots known to be alive, each with its kernel entry when it was first seen.
-    live: BTreeMap<u64, u64>,
-    recent: VecDeque<u64>,
-    held_back: VecDeque<HeldBack>,
-    overflow: u64,
+    /// Roots known to be alive.
+    live: BTreeMap<u64, Marks>,
+    replacements: VecDeque<Replacement>,
 }
 
-/// A birth that an `exec` would explain: `root` was new when it was loaded from `forerunner`, which was
-/// alive then.
+/// The lowest and the highest entry of a root's user half, each with its index and its address.
+type Marks = [(usize, u64); 2];
+
+/// A process got `root` in place of `from`. If that dies before it is loaded again, one process goes on; else two do.
 #[derive(Clone, Copy, Debug)]
-struct HeldBack {
+struct Replacement {
     root: u64,
-    forerunner: u64,
-    /// The forerunner was loaded again. Either it lives on and this was a birth; or it was replaced, its
-    /// frame became free, and `root` was replaced in turn by a root in that very frame.
-    reloaded: bool,
+    from: u64,
 }
 
 impl ProcessTable {
-    /// An empty table. With `kpti` a root is one of an aligned pair of frames, and the kernel's, the
-    /// lower one, stands for both.
+    /// An empty table.
     #[must_use]
-    pub fn new(kpti: bool) -> Self {
-        Self { kpti, live: BTreeMap::new(), recent: VecDeque::new(), held_back: VecDeque::new(), overflow: 0 }
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Begins to watch, with the CR3 of each vCPU as it is now: these processes are old, although the
     /// processor has marked their tables. Also to be called when the guest's OS restarts.
     pub fn begin(&mut self, running: &[u64], roots: &mut impl GuestRoots) {
-        *self = Self::new(self.kpti);
+        *self = Self::new();
         for &cr3 in running {
-            let root = self.key(cr3);
-            self.insert(root, roots);
+            let root = key(cr3, roots);
+            self.insert(root, roots, &mut Changes::default());
         }
-    }
-
-    /// Loads that found the table full, so that processes went uncounted.
-    #[must_use]
-    pub fn overflow(&self) -> u64 {
-        self.overflow
     }
 
     /// A vCPU replaces `old` by `new` in CR3.
     pub fn cr3_load(&mut self, old: u64, new: u64, roots: &mut impl GuestRoots) -> Changes {
-        let (old, new) = (self.key(old), self.key(new));
-        let mut changes = self.bury_recent(roots);
+        let (old, new) = (key(old, roots), key(new, roots));
+        let mut changes = Changes::default();
         if old == new {
             return changes;
         }
         let old_lives = self.leave(old, roots, &mut changes);
-        self.count_where(&mut changes, |held| held.root == new && held.reloaded);
-        for held in self.held_back.iter_mut().filter(|held| held.forerunner == new) {
-            held.reloaded = true;
+        if self.live.contains_key(&new) {
+            if !self.is_gone(new, roots) {
+                self.count_where(&mut changes, |replacement| replacement.from == new);
+                return changes;
+            }
+            self.bury(new, roots, &mut changes);
         }
-        self.recent.retain(|&root| root != new);
         self.enter(new, old_lives.then_some(old), roots, &mut changes);
         changes
     }
 
-    /// Looks at every root; to be called at each harvest. No birth stays held back after it.
-    pub fn sweep(&mut self, roots: &mut impl GuestRoots) -> Changes {
+    /// Looks at every root; to be called at each harvest, with the CR3 of each vCPU.
+    pub fn sweep(&mut self, running: &[u64], roots: &mut impl GuestRoots) -> Changes {
+        let running: Vec<u64> = running.iter().map(|&cr3| key(cr3, roots)).collect();
+        // What runs may change its own entries.
+        let mut ended = |root: u64, marks: &Marks| match running.contains(&root) {
+            true => marks_of(root, roots).is_none(),
+            false => *marks != marks_now(root, marks, roots),
+        };
+        let dead: Vec<u64> =
+            self.live.iter().filter(|(root, marks)| ended(**root, marks)).map(|(root, _)| *root).collect();
         let mut changes = Changes::default();
-        let dead = self.live.iter().filter(|(root, kernel)| torn_down(**root, **kernel, roots));
-        let dead: alloc::vec::Vec<u64> = dead.map(|(root, _)| *root).collect();
         for root in dead {
-            self.bury(root, &mut changes);
+            self.bury(root, roots, &mut changes);
         }
+        changes
+    }
+
+    /// The watch ends: what is still open counts as born.
+    pub fn finish(&mut self) -> Changes {
+        let mut changes = Changes::default();
         self.count_where(&mut changes, |_| true);
         changes
     }
 
-    /// The root's frame number, the same for all CR3 values of one process.
-    fn key(&self, cr3: u64) -> u64 {
-        let gfn = (cr3 & ADDRESS) >> 12;
-        if self.kpti { gfn & !1 } else { gfn }
-    }
-
     /// Looks at the root that is being left. True if it is a process that lives on.
     fn leave(&mut self, old: u64, roots: &mut impl GuestRoots, changes: &mut Changes) -> bool {
-        let Some(&kernel) = self.live.get(&old) else {
-            return false;
-        };
-        if torn_down(old, kernel, roots) {
-            self.bury(old, changes);
+        if !self.live.contains_key(&old) {
             return false;
         }
-        if self.recent.len() >= RECENT {
-            self.recent.pop_front();
+        match marks_of(old, roots) {
+            Some(marks) => {
+                self.live.insert(old, marks);
+                true
+            }
+            None => {
+                self.bury(old, roots, changes);
+                false
+            }
         }
-        self.recent.push_back(old);
-        true
     }
 
     /// Takes in the root that is being loaded, from `forerunner` if that is a live process.
-    fn enter(&mut self, new: u64, forerunner: Option<u64>, roots: &mut impl GuestRoots, changes: &mut Changes) {
-        // The kernel's own root, which no process has, maps nothing in the user half.
-        if self.live.contains_key(&new) || user_half_empty(new, roots) {
+    fn enter(&mut self, root: u64, forerunner: Option<u64>, roots: &mut impl GuestRoots, changes: &mut Changes) {
+        if !self.insert(root, roots, changes) || !roots.written_since_begin(root) {
             return;
         }
-        if !self.insert(new, roots) || !roots.written_since_begin(new) {
-            return;
+        match forerunner {
+            Some(from) if maps_one_table(root, roots) => self.replace(Replacement { root, from }, changes),
+            _ => changes.births += 1,
         }
-        let Some(forerunner) = forerunner else {
-            changes.births += 1;
-            return;
-        };
-        if self.held_back.len() >= HELD_BACK && self.held_back.pop_front().is_some() {
-            changes.births += 1;
-        }
-        self.held_back.push_back(HeldBack { root: new, forerunner, reloaded: false });
     }
 
-    /// False if the table is full.
-    fn insert(&mut self, root: u64, roots: &mut impl GuestRoots) -> bool {
+    fn replace(&mut self, replacement: Replacement, changes: &mut Changes) {
+        if self.replacements.len() >= OPEN && self.replacements.pop_front().is_some() {
+            changes.births += 1;
+        }
+        self.replacements.push_back(replacement);
+    }
+
+    /// False if it is no process's, or the table is full.
+    fn insert(&mut self, root: u64, roots: &mut impl GuestRoots, changes: &mut Changes) -> bool {
+        // The kernel's own root, which no process has, lets nothing through in the user half.
+        let Some(marks) = marks_of(root, roots) else { return false };
         if self.live.len() >= CAPACITY {
-            self.overflow = self.overflow.saturating_add(1);
+            changes.uncounted += 1;
             return false;
         }
-        self.live.insert(root, kernel_entry(root, roots));
+        self.live.insert(root, marks);
         true
     }
 
-    fn bury_recent(&mut self, roots: &mut impl GuestRoots) -> Changes {
-        let mut changes = Changes::default();
-        for _ in 0..self.recent.len() {
-            let Some(root) = self.recent.pop_front() else {
-                break;
-            };
-            let Some(&kernel) = self.live.get(&root) else {
-                continue;
-            };
-            if torn_down(root, kernel, roots) {
-                self.bury(root, &mut changes);
-            } else {
-                self.recent.push_back(root);
-            }
-        }
-        changes
+    /// Whether a root that does not run is no more what it was when it was left.
+    fn is_gone(&self, root: u64, roots: &mut impl GuestRoots) -> bool {
+        self.live.get(&root).is_some_and(|marks| *marks != marks_now(root, marks, roots))
     }
 
-    /// Takes a dead root out. If an `exec` replaced it, be it by a new root or by one in the very frame that
-    /// its forerunner had, neither its death nor the birth that was held back counts.
-    fn bury(&mut self, root: u64, changes: &mut Changes) {
-        self.live.remove(&root);
-        let replaced = self
-            .held_back
-            .iter()
-            .position(|held| (held.forerunner == root && !held.reloaded) || (held.root == root && held.reloaded));
-        if replaced.and_then(|held| self.held_back.remove(held)).is_none() {
-            self.count_where(changes, |held| held.root == root || held.forerunner == root);
+    /// Takes a dead root out. If another replaced it, its process goes on.
+    fn bury(&mut self, root: u64, roots: &mut impl GuestRoots, changes: &mut Changes) {
+        if self.live.remove(&root).is_none() {
+            return;
+        }
+        // A process that ends has long torn down what it replaced: what is still alive then is another's.
+        let own = self.replacements.iter().find(|replacement| replacement.root == root);
+        if let Some(&Replacement { from, .. }) = own {
+            if self.is_gone(from, roots) {
+                self.bury(from, roots, changes);
+            }
+            self.count_where(changes, |replacement| replacement.root == root);
+        }
+        let replaced = self.replacements.iter().position(|replacement| replacement.from == root);
+        if replaced.and_then(|at| self.replacements.remove(at)).is_none() {
             changes.deaths += 1;
         }
     }
 
-    /// Counts the held-back births that `which` picks.
-    fn count_where(&mut self, changes: &mut Changes, which: impl Fn(&HeldBack) -> bool) {
-        let held = self.held_back.len();
-        self.held_back.retain(|held| !which(held));
-        let counted = held.saturating_sub(self.held_back.len());
+    /// Counts the replacements that `which` picks as births.
+    fn count_where(&mut self, changes: &mut Changes, which: impl Fn(&Replacement) -> bool) {
+        let open = self.replacements.len();
+        self.replacements.retain(|replacement| !which(replacement));
+        let counted = open.saturating_sub(self.replacements.len());
         changes.births += u64::try_from(counted).unwrap_or(u64::MAX);
     }
 }
 
-/// Whether a frame is the root of its process no more: its user half is empty, or the frame has become
-/// something else, which its kernel entry shows. The latter is common after an `exec`, for the guest
-/// hands out the frame that was freed last first.
-fn torn_down(root: u64, kernel: u64, roots: &mut impl GuestRoots) -> bool {
-    kernel_entry(root, roots) != kernel || user_half_empty(root, roots)
+/// The values of CR3 between which the process of `cr3` switches by itself, the most frequent first: the kernel's root
+/// and, with page-table isolation, the user's. With `pcid` (CR4.PCIDE) bit 63 of what is written asks to keep the TLB,
+/// and the user's PCID is the kernel's with bit 11 set (Linux, `arch/x86/entry/calling.h`).
+pub fn own_values(cr3: u64, pcid: bool, roots: &mut impl GuestRoots) -> Vec<u64> {
+    const KEEP: u64 = 1 << 63;
+    const USERS_ROOT: u64 = 1 << 12;
+    let users = USERS_ROOT | if pcid { 1 << 11 } else { 0 };
+    let root = key(cr3, roots);
+    let paired = is_pair(root & !1, root | 1, roots);
+    let kernels = match paired {
+        true => cr3 & !KEEP & !users,
+        false => cr3 & !KEEP,
+    };
+    let mut values = Vec::with_capacity(4);
+    let mut both = |value: u64| {
+        values.push(value);
+        values.extend(paired.then_some(value | users));
+    };
+    if pcid {
+        both(kernels | KEEP);
+    }
+    both(kernels);
+    values
 }
 
-/// From the top down, where a process has its stack: a live one is told by its first entry.
-fn user_half_empty(root: u64, roots: &mut impl GuestRoots) -> bool {
-    (0..USER_ENTRIES).rev().all(|index| roots.entry(root, index).unwrap_or(0) == 0)
+/// The root's frame number, the same for all CR3 values of one process. With page-table isolation (Linux's KPTI) a
+/// process has two roots side by side, and the kernel's, the lower one, stands for both: they map the same.
+fn key(cr3: u64, roots: &mut impl GuestRoots) -> u64 {
+    let gfn = (cr3 & ADDRESS) >> 12;
+    let kernels = gfn & !1;
+    if gfn != kernels && is_pair(kernels, gfn, roots) { kernels } else { gfn }
 }
 
-/// Without the accessed bit and other flags that change while it is in use.
-fn kernel_entry(root: u64, roots: &mut impl GuestRoots) -> u64 {
-    roots.entry(root, KERNEL_ENTRY).unwrap_or(0) & (ADDRESS | PRESENT)
+fn is_pair(kernels: u64, users: u64, roots: &mut impl GuestRoots) -> bool {
+    marks_of(users, roots).is_some_and(|marks| marks == marks_now(kernels, &marks, roots))
+}
+
+/// Nothing if the user half lets nobody through. From the top down first, where a process has its stack: one that
+/// lives is told by its first entry.
+fn marks_of(root: u64, roots: &mut impl GuestRoots) -> Option<Marks> {
+    let mut mark = |index: usize| user_entry(root, index, roots).map(|address| (index, address));
+    let highest = (0..USER_ENTRIES).rev().find_map(&mut mark)?;
+    let lowest = (0..USER_ENTRIES).find_map(&mut mark)?;
+    Some([lowest, highest])
+}
+
+/// Whether the user half leads to a single table of the lowest level.
+fn maps_one_table(root: u64, roots: &mut impl GuestRoots) -> bool {
+    let only = |table: u64, entries: usize, roots: &mut _| {
+        let mut used = (0..entries).filter_map(|index| user_entry(table, index, roots));
+        used.next().filter(|_| used.next().is_none()).map(|address| address >> 12)
+    };
+    let third = only(root, USER_ENTRIES, roots);
+    let second = third.and_then(|table| only(table, 2 * USER_ENTRIES, roots));
+    second.and_then(|table| only(table, 2 * USER_ENTRIES, roots)).is_some()
+}
+
+/// What is in the place of these marks now.
+fn marks_now(root: u64, marks: &Marks, roots: &mut impl GuestRoots) -> Marks {
+    marks.map(|(index, _)| (index, user_entry(root, index, roots).unwrap_or(0)))
+}
+
+/// The address in an entry that lets user mode through: without the accessed bit and other flags that change.
+fn user_entry(root: u64, index: usize, roots: &mut impl GuestRoots) -> Option<u64> {
+    let entry = roots.entry(root, index)?;
+    (entry & USER == USER).then_some(entry & ADDRESS)
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub fn handle(vm: &mut Vm, reason: Reason) -> Outcome {
             interrupts::take_pending();
             return Outcome::Stop(Stop::Yield);
         }
-        Reason::TripleFault => return Outcome::Stop(Stop::Restart(RestartCause::TripleFault)),
+        Reason::TripleFault => return Outcome::Stop(Stop::Restart(triple_fault(vm))),
         Reason::Hlt => {
             vm.vcpu.skip_instruction();
             vm.vcpu.halted = true;
@@ -55,6 +55,15 @@ pub fn handle(vm: &mut Vm, reason: Reason) -> Outcome {
         Reason::EntryFailure | Reason::EptMisconfiguration | Reason::Other(_) => return unhandled(vm, reason),
     }
     Outcome::Continue
+}
+
+/// Whoever wants a triple fault empties the IDT first; nothing but LIDT does that.
+fn triple_fault(vm: &Vm) -> RestartCause {
+    const SMALLEST_GATE: u64 = 8;
+    match vm.vcpu.read(fields::GUEST_IDTR_LIMIT) + 1 < SMALLEST_GATE {
+        true => RestartCause::TripleFault,
+        false => RestartCause::Crash,
+    }
 }
 
 fn unhandled(vm: &Vm, reason: Reason) -> Outcome {

@@ -88,6 +88,8 @@ pub struct Vm {
     told_log: Option<Bitmap>,
     /// Pages that the guest has reported free and not modified since.
     free: FreePages,
+    /// Pages of the harvests that a watch has not told yet, while it tells pages.
+    watch_log: Option<Bitmap>,
     /// Harvests so far, and what they looked at.
     pub harvests: Harvests,
     /// What harvests found whose caller does not count it: the next one's does.
@@ -126,6 +128,7 @@ impl Vm {
             sample_log: None,
             told_log: None,
             free: FreePages::new(pages as u64),
+            watch_log: None,
             harvests: Harvests::default(),
             uncounted: 0,
             ran: false,
@@ -260,7 +263,7 @@ impl Vm {
         if let Some(written) = self.memory.written() {
             self.free.all_modified(written);
         }
-        let mut logs = [&mut self.migration_log, &mut self.sample_log, &mut self.told_log];
+        let mut logs = [&mut self.migration_log, &mut self.sample_log, &mut self.told_log, &mut self.watch_log];
         let mut by_guest_alone = 0;
         let harvest = self.ept.harvest(|gfn| {
             by_guest_alone += u64::from(!self.memory.was_written(gfn));
@@ -312,7 +315,8 @@ impl Vm {
     /// Right after a harvest that nobody waits for: large leaves come back if no log is open. Not as the last log closes, because
     /// a migration's opens right after the sample's has closed.
     pub fn join_if_unwatched(&mut self) {
-        if self.migration_log.is_none() && self.sample_log.is_none() && self.told_log.is_none() {
+        let logs = [&self.migration_log, &self.sample_log, &self.told_log, &self.watch_log];
+        if logs.iter().all(|log| log.is_none()) {
             self.ept.join();
         }
     }
@@ -359,6 +363,16 @@ impl Vm {
     /// The monitor's log, if it is open.
     pub fn told_log(&mut self) -> Option<&mut Bitmap> {
         self.told_log.as_mut()
+    }
+
+    /// Opens or closes the log of a watch.
+    pub fn log_for_watch(&mut self, on: bool) {
+        self.watch_log = on.then(|| self.open_log());
+    }
+
+    /// The watch's log, if it is open.
+    pub fn watch_log(&mut self) -> Option<&mut Bitmap> {
+        self.watch_log.as_mut()
     }
 
     /// Whether a page was modified since the sample began.

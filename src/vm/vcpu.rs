@@ -26,6 +26,8 @@ const CR0_NE: u64 = 1 << 5;
 const CR4_VMXE: u64 = 1 << 13;
 /// IA32_PAT after a reset (SDM table 12-12).
 const RESET_PAT: u64 = 0x0007_0406_0007_0406;
+/// CR4.PCIDE.
+const CR4_PCIDE: u64 = 1 << 17;
 /// RFLAGS.IF.
 const INTERRUPT_FLAG: u64 = 1 << 9;
 /// Blocking by STI or by MOV SS (SDM table 25-3).
@@ -299,7 +301,8 @@ impl Vcpu {
             (fields::GUEST_GDTR_BASE, 0),
             (fields::GUEST_GDTR_LIMIT, 0),
             (fields::GUEST_IDTR_BASE, 0),
-            (fields::GUEST_IDTR_LIMIT, 0),
+            // As a reset leaves it (SDM table 10-1): an empty one is the guest's own doing.
+            (fields::GUEST_IDTR_LIMIT, 0xffff),
             (fields::GUEST_RSP, 0),
             (fields::GUEST_RIP, 0),
             (fields::GUEST_RFLAGS, 2),
@@ -368,6 +371,23 @@ impl Vcpu {
     /// Makes CR3 loads exit, or no longer.
     pub fn watch_cr3(&mut self, wanted: bool) {
         self.set_primary(primary::CR3_LOAD, wanted);
+    }
+
+    /// Whether CR3 holds a PCID (CR4.PCIDE).
+    pub fn has_pcid(&self) -> bool {
+        self.vmcs.read(fields::GUEST_CR4) & CR4_PCIDE != 0
+    }
+
+    /// Values that may be written to CR3 without an exit while loads are watched; as many of the first ones as the CPU
+    /// takes. It compares all that is written, bit 63 too (SDM 26.1.3).
+    pub fn set_cr3_targets(&mut self, values: &[u64]) {
+        let room = operation::capabilities().cr3_targets;
+        let mut count = 0;
+        for (field, value) in fields::CR3_TARGETS.iter().zip(values).take(room) {
+            self.vmcs.write(*field, *value);
+            count += 1;
+        }
+        self.vmcs.write(fields::CR3_TARGET_COUNT, count);
     }
 
     fn set_primary(&mut self, bit: u32, wanted: bool) {
@@ -503,8 +523,7 @@ impl Vcpu {
     /// False: #GP.
     pub fn write_cr3(&mut self, value: u64) -> bool {
         const NO_FLUSH: u64 = 1 << 63;
-        const PCIDE: u64 = 1 << 17;
-        let pcid = self.vmcs.read(fields::GUEST_CR4) & PCIDE != 0;
+        let pcid = self.has_pcid();
         let root = if pcid { value & !NO_FLUSH } else { value };
         if root >> 52 != 0 {
             return false;

@@ -69,6 +69,8 @@ pub struct Capabilities {
     pub entry: Allowed,
     /// The preemption timer counts once each 2^shift TSC ticks.
     pub timer_shift: u32,
+    /// How many CR3-target values the CPU takes; 4 are defined (SDM 25.6.7).
+    pub cr3_targets: usize,
     /// CR0 bits that must be 1, and that may be 1, in VMX operation.
     pub cr0: [u64; 2],
     /// CR4 bits that must be 1, and that may be 1.
@@ -101,7 +103,10 @@ fn read(msr: u32) -> u64 {
 /// # Errors
 /// The first missing feature, by its name.
 pub fn check() -> Result<Capabilities, &'static str> {
-    use super::controls::{pin, primary, secondary};
+    use super::{
+        controls::{pin, primary, secondary},
+        fields,
+    };
     let version = __cpuid(1);
     if version.ecx & (1 << 5) == 0 {
         return Err(
@@ -113,6 +118,7 @@ pub fn check() -> Result<Capabilities, &'static str> {
     if basic & (1 << 55) == 0 {
         return Err("this CPU has no TRUE VMX controls (IA32_VMX_BASIC[55] is 0)");
     }
+    let misc = read(IA32_VMX_MISC);
     let capabilities = Capabilities {
         revision: basic as u32 & 0x7fff_ffff,
         pin: Allowed(read(IA32_VMX_TRUE_PINBASED_CTLS)),
@@ -120,7 +126,8 @@ pub fn check() -> Result<Capabilities, &'static str> {
         secondary: Allowed(read(IA32_VMX_PROCBASED_CTLS2)),
         exit: Allowed(read(IA32_VMX_TRUE_EXIT_CTLS)),
         entry: Allowed(read(IA32_VMX_TRUE_ENTRY_CTLS)),
-        timer_shift: (read(IA32_VMX_MISC) & 0x1f) as u32,
+        timer_shift: (misc & 0x1f) as u32,
+        cr3_targets: ((misc >> 16 & 0x1ff) as usize).min(fields::CR3_TARGETS.len()),
         cr0: [read(IA32_VMX_CR0_FIXED0), read(IA32_VMX_CR0_FIXED1)],
         cr4: [read(IA32_VMX_CR4_FIXED0), read(IA32_VMX_CR4_FIXED1)],
         ept_vpid: 0,

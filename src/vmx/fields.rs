@@ -44,6 +44,9 @@ fields! {
     HOST_SYSENTER_ESP = 0x6c10, HOST_SYSENTER_EIP = 0x6c12, HOST_RSP = 0x6c14, HOST_RIP = 0x6c16,
 }
 
+/// The CR3-target values, in their order.
+pub const CR3_TARGETS: [Field; 4] = [Field(0x6008), Field(0x600a), Field(0x600c), Field(0x600e)];
+
 /// The guest's segment registers in the order of their encodings: each is 2 above the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

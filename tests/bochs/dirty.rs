@@ -9,18 +9,18 @@ use crate::support::dirty::{Case, exact};
 use crate::support::machine::Machine;
 use crate::support::trial;
 
-/// A CPU, the option of the image, and what is used then. Without EPT's flags, walks mark nothing.
-const CASES: [(&str, &str, &str, bool); 4] = [
-    (HASWELL, "auto", "dirty-bits", true),
-    (HASWELL, "write-protection", "write-protection", false),
-    (IVY_BRIDGE, "auto", "write-protection", false),
-    (SKYLAKE, "pml", "pml", true),
+/// A CPU, the option of the image, and what is used then.
+const CASES: [(&str, &str, &str); 4] = [
+    (HASWELL, "auto", "dirty-bits"),
+    (HASWELL, "write-protection", "write-protection"),
+    (IVY_BRIDGE, "auto", "write-protection"),
+    (SKYLAKE, "pml", "pml"),
 ];
 
 /// The tests.
 pub fn trials() -> Vec<Trial> {
-    let exact = CASES.map(|(cpu, option, tracker, walks_mark)| {
-        let case = Case { environment: Bochs, cpu, option, tracker, clock: "work", walks_mark };
+    let exact = CASES.map(|(cpu, option, tracker)| {
+        let case = Case { environment: Bochs, cpu, option, tracker, clock: "work", harvest: 50 };
         trial(format!("written_pages_are_found_exactly_on_{cpu}_by_{option}"), move || exact(case))
     });
     let mut trials = Vec::from(exact);

@@ -2,16 +2,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::agent::wire::{Host, Kind, Line, Party};
+use lab::agent::wire::{Host, Kind, Line, Order, Party};
 use lab::artifacts::guests::{self, Guest};
 use lab::env::{Environment, Machines};
 use lab::machine::bochs::HASWELL;
 use lab::testbed::{Received, Testbed};
 use serde_json::Value;
 
+use super::heartbeats::Heartbeats;
 use super::{artifacts, folder};
 
 /// What may pass in wall time until an event comes: a bound against a hang, not a claim of speed.
@@ -21,6 +23,8 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// The memory of a tiny guest, in bytes.
 pub const TINY_MEMORY: u64 = 16 << 20;
+/// The memory of a Linux guest, in bytes.
+const LINUX_MEMORY: u64 = 128 << 20;
 
 /// An event, and the host that it is from.
 #[derive(Clone, Debug)]
@@ -55,6 +59,8 @@ impl Event {
 pub struct Machine {
     testbed: Testbed,
     folder: PathBuf,
+    /// All heartbeats that were taken so far.
+    pub beats: Heartbeats,
 }
 
 impl Machine {
@@ -64,13 +70,32 @@ impl Machine {
         Self::with_kernel(environment, test, &kernel, TINY_MEMORY, command_line)
     }
 
+    /// Starts hosts with one Linux guest, `linux`; `words` follow those of its command line that every guest has.
+    pub fn with_linux(env: Environment, test: &str, words: &str) -> Result<Self> {
+        let artifacts = artifacts()?;
+        let (kernel, initrd) = (&artifacts.debian()?.kernel, artifacts.linux_initrd()?);
+        let command_line = format!("{} {words}", guests::command_line());
+        let guest =
+            Guest { name: "linux", kernel, initrd: Some(&initrd), memory: LINUX_MEMORY, command_line: &command_line };
+        Self::with_guest(env, test, &guest, "")
+    }
+
     /// Starts hosts with one guest, `tiny`, of this kernel.
     pub fn with_kernel(env: Environment, test: &str, kernel: &Path, memory: u64, command_line: &str) -> Result<Self> {
+        Self::with_guest(env, test, &Guest { name: "tiny", kernel, initrd: None, memory, command_line }, "")
+    }
+
+    /// Starts hosts with this guest and these options of the image.
+    pub fn with_guest(env: Environment, test: &str, guest: &Guest, options: &str) -> Result<Self> {
+        Self::with_guests(env, test, slice::from_ref(guest), options)
+    }
+
+    /// Starts hosts with these guests and these options of the image.
+    pub fn with_guests(env: Environment, test: &str, guests: &[Guest], options: &str) -> Result<Self> {
         let folder = empty_folder(env, test)?;
-        let archive = folder.join("guests.cpio");
-        let guest = Guest { name: "tiny", kernel, initrd: None, memory, command_line };
-        guests::archive(&archive, &[guest])?;
-        Self::start(env, folder, "", HASWELL)
+        guests::archive(&folder.join("guests.cpio"), guests)?;
+        let memory = guests.iter().map(|guest| guest.memory).sum();
+        Self::start(env, folder, memory, options, HASWELL)
     }
 
     /// Starts hosts on an emulated machine with this CPU and one tiny guest, `tiny`; `options` are the image's.
@@ -85,33 +110,43 @@ impl Machine {
         let kernel = artifacts()?.tiny_kernel()?;
         let guest = Guest { name: "tiny", kernel: &kernel, initrd: None, memory: TINY_MEMORY, command_line };
         guests::archive(&folder.join("guests.cpio"), &[guest])?;
-        Self::start(environment, folder, options, cpu)
+        Self::start(environment, folder, TINY_MEMORY, options, cpu)
     }
 
     /// Starts hosts with these bytes as their archive of guests, and these options of the image.
     pub fn with_archive(env: Environment, test: &str, archive: &[u8], options: &str) -> Result<Self> {
         let folder = empty_folder(env, test)?;
         fs::write(folder.join("guests.cpio"), archive)?;
-        Self::start(env, folder, options, HASWELL)
+        Self::start(env, folder, TINY_MEMORY, options, HASWELL)
     }
 
-    fn start(environment: Environment, folder: PathBuf, options: &str, cpu: &str) -> Result<Self> {
-        environment.require()?;
+    fn start(env: Environment, folder: PathBuf, guest_memory: u64, options: &str, cpu: &str) -> Result<Self> {
+        env.require()?;
         let machines = Machines {
             artifacts: artifacts()?,
             guests: &folder.join("guests.cpio"),
-            guest_memory: TINY_MEMORY,
+            guest_memory,
             options,
             mtu: 9000,
             cpu,
             folder: &folder,
         };
-        Ok(Self { testbed: environment.start(&machines)?, folder })
+        Ok(Self { testbed: env.start(&machines)?, folder, beats: Heartbeats::default() })
     }
 
     /// Sends a command to the source's monitor.
     pub fn command(&mut self, text: &str) -> Result<()> {
-        self.testbed.send(Host::Source, text)
+        self.command_to(Host::Source, text)
+    }
+
+    /// Sends a command to a host's monitor.
+    pub fn command_to(&mut self, host: Host, text: &str) -> Result<()> {
+        self.testbed.send(host, text)
+    }
+
+    /// Tells the agent between the hosts what to do.
+    pub fn order(&mut self, order: Order) -> Result<()> {
+        self.testbed.order(order)
     }
 
     /// Takes events until one fits, and returns it.
@@ -119,10 +154,13 @@ impl Machine {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.testbed.receive(LOOK)? {
-                Received::Line(line) => match event(&line) {
-                    Some(event) if fits(&event) => return Ok(event),
-                    _ => {}
-                },
+                Received::Line(line) => {
+                    let Some(event) = event(&line) else { continue };
+                    self.beats.see(&event);
+                    if fits(&event) {
+                        return Ok(event);
+                    }
+                }
                 Received::Silence => {}
                 Received::End => {
                     bail!("the machine ended before {what}: {}; see {}", self.log(), self.folder.display())

@@ -2,8 +2,12 @@
 
 pub mod dirty;
 #[allow(dead_code, reason = "each test program uses its part")]
+pub mod heartbeats;
+#[allow(dead_code, reason = "each test program uses its part")]
 pub mod machine;
 pub mod migration;
+#[allow(dead_code, reason = "each test program uses its part")]
+pub mod moves;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

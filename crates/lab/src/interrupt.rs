@@ -11,8 +11,13 @@ pub fn listen() -> Result<()> {
     ctrlc::set_handler(|| ASKED.store(true, Ordering::Relaxed)).context("cannot listen for Ctrl-C")
 }
 
+/// Whether Ctrl-C was pressed.
+pub fn asked() -> bool {
+    ASKED.load(Ordering::Relaxed)
+}
+
 /// An error once Ctrl-C was pressed.
 pub fn check() -> Result<()> {
-    ensure!(!ASKED.load(Ordering::Relaxed), "interrupted");
+    ensure!(!asked(), "interrupted");
     Ok(())
 }

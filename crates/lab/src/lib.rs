@@ -14,3 +14,4 @@ pub mod options;
 pub mod session;
 pub mod testbed;
 pub mod units;
+pub mod watch;

@@ -1,5 +1,6 @@
 //! The lab's program.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,6 +12,8 @@ use lab::env::{Environment, Machines};
 use lab::machine::bochs::HASWELL;
 use lab::options::{HostOptions, MigrateOptions};
 use lab::session::{self, table, watch};
+use lab::watch::options::{ReplayOptions, WatchOptions};
+use lab::watch::{plain::Plain, terminal::Screen, view::View};
 
 /// Experiments with Qavisor: starts the machines, moves a guest, checks and reports
 #[derive(Parser)]
@@ -26,6 +29,10 @@ enum Command {
     Migrate(MigrateOptions),
     /// What `make run` shows: the same as `migrate --verify`
     Run(MigrateOptions),
+    /// Watch the identifier of a running guest, and what the rule would say of it now; q ends it
+    Watch(WatchOptions),
+    /// Count a recording of `watch --record` again, and decide by it
+    Replay(ReplayOptions),
     /// Measure, and print each figure beside what it is compared with; what `make bench` runs
     Bench(BenchOptions),
     /// Build what the experiments are made of: image, guests, emulated machine
@@ -53,6 +60,8 @@ fn main() -> ExitCode {
             options.movement.verify = true;
             migrate(&options)
         }
+        Command::Watch(options) => look(&options),
+        Command::Replay(options) => replay(&options),
         Command::Bench(options) => bench(&options),
         Command::Build => build(),
         Command::Hosts(options) => talk(&options),
@@ -76,6 +85,27 @@ fn migrate(options: &MigrateOptions) -> Result<ExitCode> {
         eprintln!("lab: {error}");
         return Ok(ExitCode::FAILURE);
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look(options: &WatchOptions) -> Result<ExitCode> {
+    let mut view: Box<dyn View> = if options.plain || !std::io::stdout().is_terminal() {
+        Box::new(Plain::new(std::io::stdout()))
+    } else {
+        Box::new(Screen::default())
+    };
+    let over = lab::watch::watch(options, &mut *view)?;
+    // The terminal is given back before anything is printed on it.
+    drop(view);
+    if let Some((path, bytes)) = over.recording {
+        println!("recording: {} ({bytes} bytes)", path.display());
+    }
+    println!("lines and logs: {}", over.folder.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn replay(options: &ReplayOptions) -> Result<ExitCode> {
+    lab::watch::replay::replay(&options.file, &options.rule, &mut std::io::stdout().lock())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -145,6 +145,24 @@ pub struct MoveOptions {
     /// The downtime that a pre-copy may end with [default: 300ms]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub downtime_limit: Option<Duration>,
+    /// Slow a guest that dirties pages too fast for a pre-copy
+    #[arg(long)]
+    pub auto_converge: bool,
+    /// The most that rounds take: they begin with a fifth of it and follow the dirty rate [default: what there is]
+    #[arg(long, value_name = "RATE", value_parser = units::bandwidth)]
+    pub rate_limit: Option<u64>,
+    /// Rounds of a pre-copy after which the guest is paused in any case [default: 30]
+    #[arg(long, value_name = "N")]
+    pub max_rounds: Option<u32>,
+    /// Bytes after which rounds end in any case, such as 256M [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub max_bytes: Option<u64>,
+    /// Rounds of a hybrid before it turns to post-copy [default: 1]
+    #[arg(long, value_name = "N")]
+    pub hybrid_rounds: Option<u32>,
+    /// How long a demand migration fetches only what is touched, before it pushes the rest [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    pub demand_period: Option<Duration>,
     /// Compare every page with the source's at the hand-over
     #[arg(long)]
     pub verify: bool,
@@ -220,6 +238,12 @@ impl MoveOptions {
         add("bandwidth", self.bandwidth.map(|rate| rate.to_string()));
         add("latency", self.latency.map(units::show_duration));
         add("downtime-limit", self.downtime_limit.map(units::show_duration));
+        add("auto-converge", self.auto_converge.then(|| "yes".to_owned()));
+        add("rate-limit", self.rate_limit.map(|rate| rate.to_string()));
+        add("max-rounds", self.max_rounds.map(|rounds| rounds.to_string()));
+        add("max-bytes", self.max_bytes.map(|bytes| bytes.to_string()));
+        add("hybrid-rounds", self.hybrid_rounds.map(|rounds| rounds.to_string()));
+        add("demand-period", self.demand_period.map(units::show_duration));
         add("verify", self.verify.then(|| "yes".to_owned()));
         text
     }
@@ -239,18 +263,20 @@ mod tests {
         assert_eq!(plain, "migrate vm=linux to=memory path=auto policy=paper ts=500ms");
         let full = read(
             "--path post-copy --policy robust --ts 1s --tp 5/2 --td 1/4 --bandwidth 1Gbit \
-             --latency 100us --downtime-limit 50ms --verify",
+             --latency 100us --downtime-limit 50ms --auto-converge --rate-limit 500Mbit --max-rounds 9 \
+             --max-bytes 1M --hybrid-rounds 2 --demand-period 3s --verify",
         );
         assert_eq!(
             full.movement.command("linux", "10.0.0.2:4444"),
             "migrate vm=linux to=10.0.0.2:4444 path=post-copy policy=robust ts=1000ms tp=5/2 td=1/4 \
-             bandwidth=125000000 latency=100us downtime-limit=50ms verify=yes"
+             bandwidth=125000000 latency=100us downtime-limit=50ms auto-converge=yes rate-limit=62500000 \
+             max-rounds=9 max-bytes=1048576 hybrid-rounds=2 demand-period=3000ms verify=yes"
         );
     }
 
     #[test]
     fn an_option_that_cannot_be_read_is_refused() {
-        for words in ["--ts 500", "--env mars", "--tp 1/0", "--mtu 12", "--memory much"] {
+        for words in ["--ts 500", "--env mars", "--tp 1/0", "--mtu 12", "--memory much", "--max-rounds -1"] {
             assert!(MigrateOptions::from_words(words).is_err(), "{words}");
         }
     }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use crate::agent::wire::{Command, Host, Line, Party};
+use crate::agent::wire::{Command, Host, Line, Order, Party};
 use crate::machine::process::{Process, tail};
 
 /// How the monitor is reached.
@@ -61,8 +61,18 @@ impl Testbed {
             Wiring::Direct => text.to_owned(),
             Wiring::Agent => Command { to: Party::Host(host), text: text.to_owned() }.to_string(),
         };
-        let sent = self.commands.write_all(format!("{line}\n").as_bytes()).and_then(|()| self.commands.flush());
-        sent.with_context(|| format!("cannot reach the {} with `{text}`", host.name()))
+        self.write(&line).with_context(|| format!("cannot reach the {} with `{text}`", host.name()))
+    }
+
+    /// Tells the agent what to do.
+    pub fn order(&mut self, order: Order) -> Result<()> {
+        ensure!(matches!(self.wiring, Wiring::Agent), "there is no agent that could `{order}`");
+        self.write(&order.command().to_string()).with_context(|| format!("cannot reach the agent with `{order}`"))
+    }
+
+    fn write(&mut self, line: &str) -> Result<()> {
+        self.commands.write_all(format!("{line}\n").as_bytes())?;
+        Ok(self.commands.flush()?)
     }
 
     /// The next line.

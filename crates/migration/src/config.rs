@@ -1,6 +1,6 @@
 //! What a user can set.
 
-use crate::Micros;
+use crate::{Encodings, Micros};
 
 /// How a source behaves. What both sides must know is in the [`crate::Offer`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Config {
     /// Post-copy keeps about this many bytes waiting in the channel: more fills a fast link better, less lets the
     /// page that the guest waits for arrive sooner.
     pub push_window: u32,
+    /// How pages may be encoded.
+    pub encodings: Encodings,
 }
 
 /// The rate of the rounds, in bytes a second: low at first, so that a guest at work feels little of it, then what the
@@ -63,6 +65,7 @@ impl Default for Config {
             peek_interval: 100_000,
             measure_interval: 100_000,
             push_window: 64 * 1024,
+            encodings: Encodings::default(),
         }
     }
 }

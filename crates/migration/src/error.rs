@@ -55,6 +55,8 @@ pub enum Error {
     PageOutside(u64),
     /// A page record that does not fit its batch.
     BadRecord,
+    /// A page record that builds on a page of which nothing is held.
+    NoBase(u64),
     /// The state is not the one that was announced, or longer than a state may be.
     BadState,
     /// The source offered the hand-over before these many pages had come.
@@ -97,6 +99,7 @@ impl fmt::Display for Error {
             Self::Unexpected(kind) => write!(f, "broken stream: a message of kind {kind} at the wrong time"),
             Self::PageOutside(gfn) => write!(f, "broken stream: page {gfn:#x} lies outside the VM's memory"),
             Self::BadRecord => write!(f, "broken stream: a page record that cannot be"),
+            Self::NoBase(gfn) => write!(f, "broken stream: a page record builds on page {gfn:#x}, which is not held"),
             Self::BadState => write!(f, "broken stream: the pieces of the VM's state do not fit together"),
             Self::PagesMissing(count) => {
                 write!(f, "the source handed over while {count} pages were missing")

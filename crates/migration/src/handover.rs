@@ -50,6 +50,11 @@ impl SourceRight {
         wire::write(out, &Message::Commit);
     }
 
+    /// Whether the guest runs here.
+    pub fn guest_runs(self) -> bool {
+        self == Self::Running
+    }
+
     /// Whether the guest is the destination's.
     pub fn is_given(self) -> bool {
         self == Self::Given

@@ -107,6 +107,9 @@ impl Link {
 /// Nanoseconds in a microsecond. A byte at 10 Gbit/s takes less than one of these, so times on the wire are finer.
 const NANOS: u128 = 1000;
 
+/// Buffers that are kept to be used again.
+const SPARE: usize = 4;
+
 /// Bytes that went in at one time.
 #[derive(Debug, Default)]
 struct Chunk {
@@ -152,7 +155,8 @@ impl Pipe {
         if taken.is_empty() {
             return 0;
         }
-        let mut buffer = self.spare.pop().unwrap_or_default();
+        // A full link takes little at a time: a large buffer for each such piece would be far more than the capacity.
+        let mut buffer = self.spare.pop_if(|spare| spare.capacity() <= 2 * taken.len()).unwrap_or_default();
         buffer.extend_from_slice(taken);
         let leaves = self.free.max(u128::from(now) * NANOS);
         self.free = leaves + self.wire_time(taken.len());
@@ -185,6 +189,7 @@ impl Pipe {
         self.held -= count;
         if chunk.taken == chunk.bytes.len()
             && let Some(mut chunk) = self.chunks.pop_front()
+            && self.spare.len() < SPARE
         {
             chunk.bytes.clear();
             self.spare.push(chunk.bytes);
@@ -208,6 +213,25 @@ mod tests {
     use alloc::vec;
     use alloc::vec::Vec;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_link_that_is_full_keeps_little_more_memory_than_its_bytes_take() {
+        let mut link = Link::with_capacity(1_000_000, 0, 64 * 1024);
+        let (mut now, mut noise, mut most) = (0, 1u64, 0);
+        for _ in 0..20_000 {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            // Now and then it has time to drain; else there is room for as much as has just left.
+            now += if (noise >> 33).is_multiple_of(100) { 100_000 } else { (noise >> 40) % 500 };
+            while let count @ 1.. = link.arrived(End::B, now).len() {
+                link.consume(End::B, count);
+            }
+            while link.send(End::A, now, &[7; 16 * 1024]) > 0 {}
+            let pipe = &link.to_b;
+            let buffers = pipe.chunks.iter().map(|chunk| &chunk.bytes).chain(&pipe.spare);
+            most = most.max(buffers.map(Vec::capacity).sum());
+        }
+        assert!(most <= 4 * 64 * 1024, "{most} bytes");
+    }
 
     #[test]
     fn bytes_arrive_at_the_pace_of_the_bandwidth_and_after_the_latency() {

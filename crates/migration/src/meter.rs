@@ -31,7 +31,12 @@ pub struct Meter {
     /// Pages looked at since: with contents, of zeroes.
     data: u64,
     zero: u64,
+    /// Nanoseconds since that went into encoding pages.
+    encoding: u64,
+    /// Whether bytes waited for the link since.
+    full: bool,
     bandwidth: Option<u64>,
+    capacity: Option<u64>,
 }
 
 impl Meter {
@@ -48,7 +53,10 @@ impl Meter {
             since: (0, 0),
             data: 0,
             zero: 0,
+            encoding: 0,
+            full: false,
             bandwidth: None,
+            capacity: None,
         }
     }
 
@@ -72,6 +80,16 @@ impl Meter {
     pub fn scanned(&mut self, data: u64, zero: u64) {
         self.data += data;
         self.zero += zero;
+    }
+
+    /// The channel takes no more for now.
+    pub fn full(&mut self) {
+        self.full = true;
+    }
+
+    /// Pages were encoded.
+    pub fn encoded(&mut self, nanos: u64) {
+        self.encoding = self.encoding.saturating_add(nanos);
     }
 
     /// The destination says that it has handled so many bytes in all.
@@ -111,19 +129,37 @@ impl Meter {
         if time < self.interval {
             return;
         }
-        if self.data >= self.zero
+        // Without pages the link was idle: the destination made room, or the guest asked for nothing.
+        if self.data > 0
+            && self.data >= self.zero
             && let Some(rate) = rate(self.acknowledged.saturating_sub(count), time)
         {
             // Half of the past smooths what one interval happens to see.
             self.bandwidth = Some(self.bandwidth.map_or(rate, |old| old.midpoint(rate)));
+            self.learn_capacity(rate, time);
         }
         self.restart(now);
+    }
+
+    /// The link carries at least the measured rate. If bytes waited for it, it carries no more than if all the time that
+    /// went into encoding had been lost to it: a capacity between the two is borne out, and without encodings they are
+    /// one. If none did, the host is what is slow: by its own work, or by the encoding. In the latter case the link may
+    /// carry more than is known, a little more each time, until encoding does not pay and it is measured again.
+    fn learn_capacity(&mut self, rate: u64, time: Micros) {
+        let waited = u128::from(self.encoding / 1000).min(time.into());
+        let most = u128::from(rate) * u128::from(time) / (u128::from(time) - waited).max(1);
+        let most = u64::try_from(most).unwrap_or(u64::MAX);
+        self.capacity = match self.capacity {
+            None => self.full.then_some(rate),
+            Some(old) if self.full => Some(old.midpoint(old.clamp(rate, most))),
+            Some(old) => (waited > 0).then(|| old.max(rate).saturating_add(old / 16)),
+        };
     }
 
     /// Begins a new measurement: the link was idle for a reason of its own.
     pub fn restart(&mut self, now: Micros) {
         self.since = (now, self.acknowledged);
-        (self.data, self.zero) = (0, 0);
+        (self.data, self.zero, self.encoding, self.full) = (0, 0, 0, false);
     }
 
     /// Bytes a second. Before the first interval is over: of all that was acknowledged.
@@ -132,6 +168,12 @@ impl Meter {
             let began = self.began?;
             rate(self.acknowledged, now.saturating_sub(began)).filter(|rate| *rate > 0)
         })
+    }
+
+    /// Bytes a second that the link could carry if pages took no time to encode. None while that is not measured, or
+    /// while no byte waits for the link: then fewer bytes save no time.
+    pub fn capacity(&self) -> Option<u64> {
+        self.capacity
     }
 
     /// The shortest time from bytes sent to bytes acknowledged.
@@ -174,6 +216,82 @@ fn bytes_in(time: Micros, bandwidth: u64) -> u64 {
 mod tests {
     use super::Meter;
 
+    /// Sends and acknowledges `bytes` in the time of one interval, of which `encoding` goes into encoding.
+    fn interval(meter: &mut Meter, now: &mut u64, bytes: usize, encoding: u64) {
+        meter.sent(bytes, *now);
+        meter.scanned(1, 0);
+        meter.encoded(encoding * 1000);
+        *now += 1000;
+        meter.acknowledged(meter.total(), *now).unwrap();
+    }
+
+    /// The same over a link for which bytes wait.
+    fn full_interval(meter: &mut Meter, now: &mut u64, bytes: usize, encoding: u64) {
+        meter.full();
+        interval(meter, now, bytes, encoding);
+    }
+
+    #[test]
+    fn a_link_that_waits_for_encoded_pages_is_not_taken_for_a_slow_one() {
+        let (mut meter, mut now) = (Meter::new(1000), 0);
+        full_interval(&mut meter, &mut now, 1_000_000, 0);
+        assert_eq!(meter.capacity(), Some(1_000_000_000));
+        for _ in 0..20 {
+            full_interval(&mut meter, &mut now, 200_000, 900);
+        }
+        assert_eq!(meter.capacity(), Some(1_000_000_000));
+        assert!(meter.bandwidth(now).unwrap() < 201_000_000);
+    }
+
+    #[test]
+    fn a_link_that_became_slower_or_faster_is_seen() {
+        let (mut meter, mut now) = (Meter::new(1000), 0);
+        full_interval(&mut meter, &mut now, 1_000_000, 0);
+        // Even without the encoding it would have carried no more than twice this.
+        for _ in 0..40 {
+            full_interval(&mut meter, &mut now, 100_000, 500);
+        }
+        assert_eq!(meter.capacity(), Some(200_000_000));
+        for _ in 0..40 {
+            full_interval(&mut meter, &mut now, 400_000, 500);
+        }
+        let capacity = meter.capacity().unwrap();
+        assert!((399_000_000..=400_000_000).contains(&capacity), "{capacity}");
+    }
+
+    #[test]
+    fn a_link_for_which_no_byte_waits_has_no_capacity_that_fewer_bytes_would_save() {
+        let (mut meter, mut now) = (Meter::new(1000), 0);
+        interval(&mut meter, &mut now, 20_000, 0);
+        assert_eq!(meter.capacity(), None);
+        full_interval(&mut meter, &mut now, 20_000, 0);
+        assert_eq!(meter.capacity(), Some(20_000_000));
+        interval(&mut meter, &mut now, 20_000, 0);
+        assert_eq!(meter.capacity(), None);
+    }
+
+    #[test]
+    fn a_link_that_encoding_leaves_idle_is_measured_again_in_the_end() {
+        let (mut meter, mut now) = (Meter::new(1000), 0);
+        full_interval(&mut meter, &mut now, 100_000, 0);
+        interval(&mut meter, &mut now, 10_000, 900);
+        assert_eq!(meter.capacity(), Some(106_250_000));
+        for _ in 0..100 {
+            interval(&mut meter, &mut now, 10_000, 900);
+        }
+        assert!(meter.capacity().unwrap() > 10_000_000_000);
+    }
+
+    #[test]
+    fn the_time_in_which_the_destination_makes_room_says_nothing_of_the_link() {
+        let (mut meter, mut now) = (Meter::new(1000), 0);
+        meter.sent(100, 0);
+        now += 500_000;
+        meter.acknowledged(100, now).unwrap();
+        full_interval(&mut meter, &mut now, 1_000_000, 0);
+        assert_eq!((meter.bandwidth(now), meter.capacity()), (Some(1_000_000_000), Some(1_000_000_000)));
+    }
+
     /// A tenth of a second in which so many bytes go over, and are acknowledged at its end.
     fn tenth(meter: &mut Meter, from: u64, bytes: usize) -> u64 {
         meter.sent(bytes, from);
@@ -199,6 +317,7 @@ mod tests {
     #[test]
     fn less_than_an_interval_changes_nothing() {
         let mut meter = Meter::new(100_000);
+        meter.scanned(250, 0);
         let now = tenth(&mut meter, 0, 1_000_000);
         meter.sent(1000, now);
         meter.acknowledged(1_001_000, now + 99_999).unwrap();

@@ -1,6 +1,7 @@
 //! What happened, in the words of `report.json` and of QEMU's `query-migrate`. Times are kept in microseconds and
 //! written as milliseconds.
 
+use crate::wire::Body;
 use crate::{Micros, Path};
 use alloc::vec::Vec;
 use serde::{Serialize, Serializer};
@@ -81,10 +82,16 @@ impl Latency {
 /// Pages of a stream by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Pages {
-    /// Sent (or received) with their contents.
+    /// Sent (or received) whole.
     pub normal: u64,
     /// Pages of zeroes, sent as a mark.
     pub duplicate: u64,
+    /// Sent as equal to a page that was sent before.
+    pub same: u64,
+    /// Sent as what changed since the version that was sent before.
+    pub delta: u64,
+    /// Sent compressed.
+    pub compressed: u64,
     /// Pages that the guest does not need, sent as a mark. The destination counts them among the duplicates.
     pub free: u64,
     /// Left out of a round because they were dirtied again, or are in most rounds.
@@ -94,10 +101,21 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// All that went over.
+    /// Sent (or received), however.
     #[must_use]
     pub fn sent(&self) -> u64 {
-        self.normal + self.duplicate + self.free
+        self.normal + self.duplicate + self.free + self.same + self.delta + self.compressed
+    }
+
+    /// Pages go (or came) as a record says.
+    pub(crate) fn count(&mut self, body: &Body<'_>) {
+        match body {
+            Body::Zero { count } => self.duplicate += u64::from(*count),
+            Body::Data(_) => self.normal += 1,
+            Body::Same { .. } => self.same += 1,
+            Body::Delta(_) => self.delta += 1,
+            Body::Lz4(_) => self.compressed += 1,
+        }
     }
 }
 
@@ -151,6 +169,8 @@ pub struct Report {
     pub pages: Pages,
     /// Bytes of the stream, headers and all.
     pub bytes: u64,
+    /// Bytes more that the pages with contents would have taken whole.
+    pub bytes_saved: u64,
     /// Bytes a second over the whole stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub throughput: Option<u64>,

@@ -35,6 +35,12 @@ pub trait SourceVm {
         16 * 1024
     }
 
+    /// A clock, in nanoseconds, that goes on while the engine works: what an encoding costs is read from it. One that
+    /// stands still says that the engine takes no time.
+    fn nanos(&self) -> u64 {
+        0
+    }
+
     /// Stops the guest. Its devices stop with it.
     fn pause(&mut self);
 
@@ -55,6 +61,9 @@ pub trait DestinationVm {
     /// # Errors
     /// The reason, in words for the user of the source: too little memory, another TSC rate.
     fn prepare(&mut self, offer: &Offer) -> Result<(), String>;
+
+    /// A page that has come, as it is now. The engine reads it only before the guest runs here.
+    fn received(&self, gfn: u64) -> &Page;
 
     /// A page has come. In a post-copy the guest may touch it from now on.
     fn write_page(&mut self, gfn: u64, page: &Page);

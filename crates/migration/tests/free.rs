@@ -2,16 +2,17 @@
 
 mod common;
 
-use common::{PATHS, Program, World, config, offer};
+use common::{Program, World, config, encoded, encoded_paths, offer};
 use migration::wire::{Body, Decoder, Item, Message};
-use migration::{Link, Path};
+use migration::{Encodings, Link, Path};
 use std::collections::BTreeSet;
 
 const PAGES: u64 = 400;
 
-fn world(path: Path) -> World {
+fn world(path: Path, encodings: Encodings) -> World {
     let program = Program { seed: 21, range: PAGES, clears: 0 };
-    let mut world = World::new(offer(path, PAGES), config(), program, Link::new(20_000_000, 100));
+    let (offer, config) = encoded(encodings, offer(path, PAGES), config());
+    let mut world = World::new(offer, config, program, Link::new(20_000_000, 100));
     for vm in [&mut world.source_vm, &mut world.destination_vm] {
         vm.frees = 3;
     }
@@ -22,13 +23,13 @@ fn world(path: Path) -> World {
     world
 }
 
-/// Pages that came as data while the guest was paused or after the hand-over.
+/// Pages that came with contents while the guest was paused or after the hand-over.
 fn data_after_the_pause(tape: &[u8]) -> BTreeSet<u64> {
     let (mut decoder, mut rest, mut paused, mut pages) = (Decoder::default(), tape, false, BTreeSet::new());
     while let Some(item) = decoder.next(&mut rest).unwrap() {
         match item {
             Item::Message(Message::Paused) => paused = true,
-            Item::Page(record) if paused && matches!(record.body, Body::Data(_)) => drop(pages.insert(record.gfn)),
+            Item::Page(record) if paused && !matches!(record.body, Body::Zero { .. }) => drop(pages.insert(record.gfn)),
             _ => {}
         }
     }
@@ -37,8 +38,8 @@ fn data_after_the_pause(tape: &[u8]) -> BTreeSet<u64> {
 
 #[test]
 fn a_page_that_is_free_at_the_hand_over_goes_as_a_mark_on_every_path() {
-    for path in PATHS {
-        let mut world = world(path);
+    for (path, encodings) in encoded_paths() {
+        let mut world = world(path, encodings);
         world.finish();
         world.assert_moved();
         let report = world.source.report(world.now);
@@ -54,7 +55,7 @@ fn a_page_that_is_free_at_the_hand_over_goes_as_a_mark_on_every_path() {
 
 #[test]
 fn a_guest_on_demand_never_fetches_what_it_freed() {
-    let mut world = world(Path::Demand);
+    let mut world = world(Path::Demand, Encodings::default());
     while !world.destination.is_committed() {
         world.tick();
     }
@@ -67,7 +68,7 @@ fn a_guest_on_demand_never_fetches_what_it_freed() {
 fn a_page_that_was_free_once_but_is_not_at_the_hand_over_must_be_sent_and_the_judges_see_it() {
     let mut noticed = 0;
     for path in [Path::PreCopy, Path::Hybrid] {
-        let mut world = world(path);
+        let mut world = world(path, Encodings::default());
         world.source_vm.tells_old_free_pages = true;
         world.finish();
         noticed += u32::from(world.runs_at_the_destination().is_err_and(|what| what.contains("differ")));

@@ -255,7 +255,165 @@ fn nothing_is_complete_before_every_page_was_sent() {
     assert!(vm.running && source.status() == Status::Failed);
 }
 
+/// A batch of records that are spelled out: gfn, kind, argument, what follows.
+fn batch(bytes: &mut Vec<u8>, records: &[(u8, u8, u16, &[u8])]) {
+    let mut payload = Vec::new();
+    for (gfn, kind, argument, follows) in records {
+        payload.extend([*gfn, 0, 0, 0, 0, *kind]);
+        payload.extend(argument.to_le_bytes());
+        payload.extend_from_slice(follows);
+    }
+    bytes.extend([wire::Kind::Pages as u8, 0, 0, 0]);
+    bytes.extend((payload.len() as u32).to_le_bytes());
+    bytes.extend(payload);
+}
+
+/// What comes of records after a hello and a page 3 of sevens.
+fn after_a_page(records: &[(u8, u8, u16, &[u8])]) -> (Destination, SimVm, Result<(), Error>) {
+    let mut bytes = message(&Message::Hello(offer(Path::Hybrid, PAGES)));
+    batch(&mut bytes, &[(3, 1, 0, &[7; 4096])]);
+    batch(&mut bytes, records);
+    feed(&bytes, &[])
+}
+
+/// An LZ4 block of so many equal bytes.
+fn block(length: usize) -> Vec<u8> {
+    let mut out = vec![0; lz4_flex::block::get_maximum_output_size(length)];
+    let size = lz4_flex::block::compress_into(&vec![9; length], &mut out).unwrap();
+    out.truncate(size);
+    out
+}
+
+#[test]
+fn encoded_records_are_taken_when_they_are_right() {
+    let whole = block(4096);
+    let (_, vm, result) = after_a_page(&[
+        (4, 2, 0, &3u64.to_le_bytes()),
+        (3, 3, 3, &[0, 1, 8]),
+        (5, 4, whole.len() as u16, &whole),
+        (6, 2, 0, &5u64.to_le_bytes()),
+        (4, 3, 0, &[]),
+    ]);
+    assert_eq!(result, Ok(()));
+    assert_eq!((vm.memory[3][..2].to_vec(), vm.memory[4][..2].to_vec()), (vec![8, 7], vec![7, 7]));
+    assert!([5, 6].iter().all(|gfn| vm.memory[*gfn] == [9; 4096]));
+}
+
+#[test]
+fn a_block_that_is_not_one_page_is_an_error_however_long_it_claims_to_be() {
+    for length in [1, 4095, 4097, 1 << 19] {
+        let bomb = block(length);
+        assert_eq!(after_a_page(&[(5, 4, bomb.len() as u16, &bomb)]).2, Err(Error::BadRecord), "{length}");
+    }
+    assert_eq!(after_a_page(&[(5, 4, 0, &[])]).2, Err(Error::BadRecord));
+}
+
+#[test]
+fn a_delta_that_does_not_fit_its_page_is_an_error() {
+    for delta in [&[255, 0, 255, 0, 0, 0][..], &[0, 3, 9], &[0], &[0, 1, 9, 4]] {
+        assert_eq!(after_a_page(&[(3, 3, delta.len() as u16, delta)]).2, Err(Error::BadRecord), "{delta:?}");
+    }
+}
+
+#[test]
+fn a_record_with_a_length_or_an_argument_that_cannot_be_is_an_error() {
+    for (kind, argument) in [(2, 1), (3, 4096), (4, 4096), (3, u16::MAX), (4, u16::MAX), (5, 0), (255, 0)] {
+        let follows = vec![0; if kind == 2 { 8 } else { argument.into() }];
+        assert_eq!(after_a_page(&[(3, kind, argument, &follows)]).2, Err(Error::BadRecord), "{kind} {argument}");
+    }
+}
+
+#[test]
+fn a_record_that_builds_on_a_page_that_is_not_held_is_an_error() {
+    for gfn in [4, PAGES, u64::MAX] {
+        assert_eq!(after_a_page(&[(5, 2, 0, &gfn.to_le_bytes())]).2, Err(Error::NoBase(gfn)));
+    }
+    assert_eq!(after_a_page(&[(4, 3, 3, &[0, 1, 8])]).2, Err(Error::NoBase(4)));
+    assert_eq!(after_a_page(&[(200, 2, 0, &3u64.to_le_bytes())]).2, Err(Error::PageOutside(200)));
+}
+
+#[test]
+fn nothing_builds_on_a_page_that_is_announced_as_stale_or_that_the_guest_may_have_written() {
+    let of_3 = 3u64.to_le_bytes();
+    let builds: [(u8, u8, u16, &[u8]); 2] = [(5, 2, 0, &of_3), (3, 3, 3, &[0, 1, 8])];
+    for record in builds {
+        let mut bytes = message(&Message::Hello(offer(Path::Hybrid, PAGES)));
+        batch(&mut bytes, &[(3, 1, 0, &[7; 4096])]);
+        let mut stale = bytes.clone();
+        wire::write_words(&mut stale, wire::Kind::Stale, Some(0), std::iter::once(1 << 3));
+        batch(&mut stale, &[record]);
+        assert_eq!(feed(&stale, &[]).2, Err(Error::NoBase(3)));
+
+        bytes.extend(message(&Message::State { total: 8, offset: 0, bytes: &[0; 8] }));
+        bytes.extend(message(&Message::Commit));
+        batch(&mut bytes, &[record]);
+        let (_, vm, result) = feed(&bytes, &[]);
+        assert_eq!((result, vm.running), (Err(Error::NoBase(3)), true));
+    }
+}
+
+/// A stop-and-copy with every kind of record.
+fn encoded_stream() -> Vec<u8> {
+    let mut bytes = message(&Message::Hello(offer(Path::StopAndCopy, PAGES)));
+    let text: Vec<u8> = (0..4096usize).map(|at| b"the quick brown fox"[at % 19] ^ (at / 300) as u8).collect();
+    let mut packed = vec![0; 8192];
+    let size = lz4_flex::block::compress_into(&text, &mut packed).unwrap();
+    let lz4 = &packed[..size];
+    let of_3 = 3u64.to_le_bytes();
+    batch(&mut bytes, &[(0, 0, 3, &[]), (3, 1, 0, &text), (4, 2, 0, &of_3), (5, 4, size as u16, lz4)]);
+    let delta = [3, 0b1010, 1, 2, 255, 0, 200, 0xff, 1, 2, 3, 4, 5, 6, 7, 8];
+    batch(&mut bytes, &[(4, 3, delta.len() as u16, &delta), (6, 0, 10, &[]), (5, 2, 0, &of_3), (3, 3, 0, &[])]);
+    bytes.extend(message(&Message::State { total: 8, offset: 0, bytes: &[0; 8] }));
+    bytes.extend(message(&Message::Commit));
+    bytes
+}
+
+#[test]
+fn the_stream_with_every_kind_of_record_is_right_before_it_is_altered() {
+    let (destination, vm, result) = feed(&encoded_stream(), &[]);
+    assert_eq!((result, vm.running, destination.status()), (Ok(()), true, Status::Verifying));
+}
+
 proptest! {
+
+    #[test]
+    fn an_altered_stream_of_encoded_pages_ends_in_an_error_or_is_taken(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        removed in prop::option::of((any::<prop::sample::Index>(), 1usize..40)),
+        pieces in prop::collection::vec(1usize..3000, 0..10),
+    ) {
+        let mut bytes = encoded_stream();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some((at, count)) = removed {
+            let at = at.index(bytes.len());
+            bytes.drain(at..(at + count).min(bytes.len()));
+        }
+        let (destination, vm, result) = feed(&bytes, &pieces);
+        prop_assert_eq!(vm.running, destination.is_committed());
+        prop_assert!(result.is_ok() || destination.error().is_some());
+    }
+
+    #[test]
+    fn no_page_records_can_panic_a_destination(
+        records in prop::collection::vec((0u8..18, 0u8..6, prop::collection::vec(any::<u8>(), 0..60), 0u64..18), 0..12),
+        pieces in prop::collection::vec(1usize..50, 0..20),
+    ) {
+        let mut bytes = message(&Message::Hello(offer(Path::Hybrid, PAGES)));
+        for (gfn, kind, follows, of) in &records {
+            let record: (u8, u8, u16, &[u8]) = match kind {
+                0 => (*gfn, 0, follows.len() as u16, &[]),
+                1 => (*gfn, 1, 0, &[6; 4096]),
+                2 => (*gfn, 2, 0, &of.to_le_bytes()),
+                _ => (*gfn, *kind, follows.len() as u16, follows),
+            };
+            batch(&mut bytes, &[record]);
+        }
+        let (destination, _, result) = feed(&bytes, &pieces);
+        prop_assert!(result.is_ok() || destination.error().is_some());
+    }
 
     #[test]
     fn a_stream_may_be_cut_anywhere(path in prop::sample::select(&PATHS[..]), pieces in prop::collection::vec(1usize..9000, 0..60)) {

@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Program, World, offer};
-use migration::{Config, End, Link, Micros, Path, RateLimit, Source};
+use common::{Program, World, encoded, encodings, offer};
+use migration::{Config, Encodings, End, Link, Micros, Path, RateLimit, Source};
 
 fn world(config: Config, pages: u64, program: Program, bandwidth: u64) -> World {
     World::new(offer(Path::PreCopy, pages), config, program, Link::new(bandwidth, 200))
@@ -13,7 +13,10 @@ fn world(config: Config, pages: u64, program: Program, bandwidth: u64) -> World 
 fn a_guest_that_is_slowed_when_asked_for_converges_and_is_fast_again() {
     let unruly = || Program { seed: 7, range: 1500, clears: 0 };
     let limit = 20_000;
-    let config = Config { downtime_limit: limit, round_limit: 60, converge_period: 200_000, ..Config::default() };
+    // Encoded, the pages would converge without it.
+    let encodings = Encodings::plain();
+    let config =
+        Config { downtime_limit: limit, round_limit: 60, converge_period: 200_000, encodings, ..Config::default() };
     let mut plain = world(config.clone(), 2000, unruly(), 20_000_000);
     let mut slowed = world(Config { auto_converge: true, ..config }, 2000, unruly(), 20_000_000);
     for world in [&mut plain, &mut slowed] {
@@ -68,6 +71,32 @@ fn slowing_ends_at_99_percent_and_then_no_progress_ends_the_rounds() {
 }
 
 #[test]
+fn a_guest_that_dirties_less_than_goes_is_not_slowed_for_its_pages_going_as_little() {
+    let config = Config {
+        auto_converge: true,
+        peek_interval: 1000,
+        converge_period: 2000,
+        round_limit: 4,
+        downtime_limit: 0,
+        ..Config::default()
+    };
+    let (offer, config) = encoded(Encodings::default(), offer(Path::PreCopy, 8000), config);
+    let program = Program { seed: 7, range: 8000, clears: 0 };
+    let mut world = World::new(offer, config, program, Link::with_capacity(2_000_000, 200, 20_000));
+    for (page, value) in world.source_vm.memory.iter_mut().zip((1..=250).cycle()) {
+        page.fill(value);
+    }
+    // Until the first pages have shown how they go.
+    world.pace = 0;
+    world.pass(20_000);
+    world.pace = 15;
+    world.finish();
+    let report = world.source.report(world.now);
+    assert!(report.bytes * 10 < report.bytes_saved && report.rounds.len() == 4, "{report:?}");
+    assert_eq!(world.source_vm.throttled, []);
+}
+
+#[test]
 fn the_writable_working_set_is_left_for_last() {
     // Ten pages that are always written, and rounds too short for a look at the dirty flags.
     let config = Config { downtime_limit: 0, peek_interval: Micros::MAX, ..Config::default() };
@@ -84,12 +113,14 @@ fn the_writable_working_set_is_left_for_last() {
 #[test]
 fn what_cools_down_leaves_the_working_set_again() {
     // The guest walks on: what was hot is not, and none of it is forgotten.
-    let config = Config { downtime_limit: 0, stalled_rounds: 0, round_limit: 12, ..Config::default() };
-    let mut world = world(config, 400, Program { seed: Program::IN_ORDER, range: 390, clears: 7 }, 10_000_000);
-    world.pace = 3;
-    world.finish();
-    world.assert_moved();
-    assert_eq!(world.source.report(world.now).rounds.len(), 12);
+    for (encodings, pace) in encodings().into_iter().zip([3, 3, 100]) {
+        let config = Config { downtime_limit: 0, stalled_rounds: 0, round_limit: 12, encodings, ..Config::default() };
+        let mut world = world(config, 400, Program { seed: Program::IN_ORDER, range: 390, clears: 7 }, 10_000_000);
+        world.pace = pace;
+        world.finish();
+        world.assert_moved();
+        assert_eq!(world.source.report(world.now).rounds.len(), 12);
+    }
 }
 
 #[test]
@@ -107,24 +138,31 @@ fn rounds_end_when_so_many_bytes_were_sent() {
 
 #[test]
 fn rounds_begin_at_a_low_rate_and_follow_the_dirty_rate() {
-    let rate_limit = RateLimit { start: 2_000_000, increment: 1_000_000, most: 50_000_000 };
-    let config = Config { downtime_limit: 1000, rate_limit: Some(rate_limit), ..Config::default() };
-    let mut world = world(config, 600, Program { seed: 5, range: 580, clears: 0 }, 100_000_000);
-    world.pace = 1;
-    world.finish();
-    world.assert_moved();
-    let rounds = world.source.report(world.now).rounds;
-    assert!(rounds.len() > 2, "{rounds:?}");
-    let mut rate = rate_limit.start;
-    for round in &rounds {
-        // A bucket is never empty for long, and never holds more than a twentieth of a second's worth, or two pages'.
-        let (bytes, time) = (u128::from(round.bytes), u128::from(round.time));
-        let burst = u128::from(rate / 20).max(2 * 4112);
-        assert!(bytes * 1_000_000 <= u128::from(rate) * time + burst * 1_000_000, "{round:?} at {rate}");
-        if round.pages > 50 {
-            assert!(bytes * 1_100_000 >= u128::from(rate) * time, "{round:?} at {rate}");
+    for (encodings, pace) in encodings().into_iter().zip([1, 1, 3]) {
+        let rate_limit = RateLimit { start: 2_000_000, increment: 1_000_000, most: 50_000_000 };
+        let config = Config { downtime_limit: 1000, rate_limit: Some(rate_limit), ..Config::default() };
+        let encoded_pages = encodings.lz4;
+        let (offer, config) = encoded(encodings, offer(Path::PreCopy, 600), config);
+        let mut world =
+            World::new(offer, config, Program { seed: 5, range: 580, clears: 0 }, Link::new(100_000_000, 200));
+        world.pace = pace;
+        world.finish();
+        world.assert_moved();
+        let report = world.source.report(world.now);
+        assert_eq!(report.bytes_saved > 0, encoded_pages);
+        let rounds = report.rounds;
+        assert!(rounds.len() > 2, "{rounds:?}");
+        let mut rate = rate_limit.start;
+        for round in &rounds {
+            // A bucket is never empty for long, and never holds more than a twentieth of a second's worth, or two pages'.
+            let (bytes, time) = (u128::from(round.bytes), u128::from(round.time));
+            let burst = u128::from(rate / 20).max(2 * 4112);
+            assert!(bytes * 1_000_000 <= u128::from(rate) * time + burst * 1_000_000, "{round:?} at {rate}");
+            if round.pages > 50 {
+                assert!(bytes * 1_100_000 >= u128::from(rate) * time, "{round:?} at {rate}");
+            }
+            rate = round.dirtied * 4096 * 1_000_000 / round.time + rate_limit.increment;
         }
-        rate = round.dirtied * 4096 * 1_000_000 / round.time + rate_limit.increment;
     }
 }
 
@@ -154,4 +192,16 @@ fn a_source_that_is_held_to_a_rate_tells_when_it_goes_on() {
         }
     }
     assert!(world.link.room(End::A) > 0);
+}
+
+#[test]
+fn nothing_left_ends_the_rounds_before_the_link_is_known() {
+    let silent = Program { seed: Program::IN_ORDER, range: 1, clears: 0 };
+    let config = Config { auto_converge: true, ..Config::default() };
+    let mut world = World::new(offer(Path::PreCopy, 20), config, silent, Link::new(0, 50_000));
+    world.pace = 0;
+    world.finish();
+    world.assert_moved();
+    let rounds = world.source.report(world.now).rounds;
+    assert!(rounds.len() <= 2, "{rounds:?}");
 }

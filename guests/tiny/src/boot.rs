@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::options::{Clock, Mode, Options};
-use crate::{cpu, interval, line, memory, timer, trap, uart, wild};
+use crate::{cpu, flip, interval, line, memory, timer, trap, uart, wild};
 use core::arch::global_asm;
 
 global_asm!(include_str!("boot.s"), main = sym main, trap = sym trap::trap);
@@ -34,8 +34,12 @@ extern "C" fn main(zero_page: *const u8) -> ! {
         uart::init();
         line!("wild done");
     }
+    let roots = (options.mode == Mode::Flip).then(|| {
+        let roots = flip::Roots::new(range.end(), options.roots, |start, end| is_ram(zero_page, start, end));
+        roots.unwrap_or_else(|| fail(format_args!("no RAM for {} roots at {:#x}", options.roots, range.end())))
+    });
     timer::init(options.clock == Clock::Pit);
-    interval::run(&options, range)
+    interval::run(&options, range, roots)
 }
 
 fn fail(reason: core::fmt::Arguments<'_>) -> ! {

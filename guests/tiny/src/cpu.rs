@@ -44,6 +44,12 @@ pub fn stop() -> ! {
     }
 }
 
+/// Faults with a stack that takes nothing: neither the fault nor the double fault can be delivered.
+pub fn crash() -> ! {
+    // SAFETY: the end of this run is what is asked for.
+    unsafe { asm!("mov rsp, {}", "ud2", in(reg) 1u64 << 63, options(noreturn)) }
+}
+
 /// Faults with no IDT to deliver the fault, nor the double fault: the CPU shuts down.
 pub fn triple_fault() -> ! {
     let nothing = [0u8; 10];

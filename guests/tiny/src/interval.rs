@@ -1,5 +1,6 @@
 //! Interval after interval: write, verify, wait for the clock, beat.
 
+use crate::flip::Roots;
 use crate::memory::Range;
 use crate::options::{Clock, Mode, Options};
 use crate::pattern::Mismatch;
@@ -12,7 +13,7 @@ const TICKS: u64 = 10;
 const ERRORS_PRINTED: u64 = 20;
 
 /// Runs for ever, or until a restart.
-pub fn run(options: &Options, mut range: Range) -> ! {
+pub fn run(options: &Options, mut range: Range, mut roots: Option<Roots>) -> ! {
     if options.clock == Clock::Pit {
         cpu::open_interrupts();
     }
@@ -26,6 +27,9 @@ pub fn run(options: &Options, mut range: Range) -> ! {
                 note(&mut errors, range.write_next());
             }
             distinct = distinct.max(options.rate.min(range.pages()));
+        }
+        if let Some(roots) = &mut roots {
+            (0..options.rate).for_each(|_| roots.flip());
         }
         for _ in 0..options.verify {
             note(&mut errors, range.verify_next());

@@ -16,6 +16,8 @@ mod boot;
 #[cfg(target_os = "none")]
 mod cpu;
 #[cfg(target_os = "none")]
+mod flip;
+#[cfg(target_os = "none")]
 mod interval;
 #[cfg(target_os = "none")]
 mod memory;

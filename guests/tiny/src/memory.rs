@@ -6,7 +6,7 @@ use crate::pattern::{self, Mismatch, Turns, WORDS};
 
 const PAGE: u64 = 4096;
 /// The loader maps so much.
-const MAPPED: u64 = 4 << 30;
+pub const MAPPED: u64 = 4 << 30;
 
 /// The range, each page in a known generation.
 pub struct Range {
@@ -34,6 +34,11 @@ impl Range {
     /// How many pages.
     pub fn pages(&self) -> u64 {
         self.pages
+    }
+
+    /// The address after it.
+    pub fn end(&self) -> u64 {
+        self.start + self.pages * PAGE
     }
 
     /// Checks the page whose turn it is to be written, and writes its next generation.

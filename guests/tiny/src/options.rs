@@ -11,6 +11,8 @@ pub enum Mode {
     Spin,
     /// Tries wild values, then goes on as [`Mode::Halt`].
     Wild,
+    /// Loads one root of page tables after the other.
+    Flip,
     /// Restarts after some beats.
     Restart(Restart),
 }
@@ -20,6 +22,8 @@ pub enum Mode {
 pub enum Restart {
     /// A fault without an IDT.
     TripleFault,
+    /// A fault that cannot be delivered, as none could after it.
+    Crash,
     /// The chipset's reset control register.
     Cf9,
     /// The keyboard controller's pulse.
@@ -42,7 +46,7 @@ pub struct Options {
     pub mode: Mode,
     /// What ends an interval.
     pub clock: Clock,
-    /// Pages written an interval.
+    /// Pages written an interval, or loads of CR3.
     pub rate: u64,
     /// Pages verified an interval: by default 64, and 2400 (some 100 ms of a slow CPU) where nothing else ends one.
     pub verify: u64,
@@ -50,6 +54,8 @@ pub struct Options {
     pub pages: u64,
     /// GPA of the range.
     pub start: u64,
+    /// Roots of `flip`, in the pages after the range.
+    pub roots: u64,
     /// Beats before a restart.
     pub after: u64,
     /// Start of the random numbers of `wild`.
@@ -73,6 +79,7 @@ impl Options {
             verify: 64,
             pages: 256,
             start: 2 << 20,
+            roots: 2,
             after: 5,
             seed: 1,
             count: 500,
@@ -98,6 +105,7 @@ impl Options {
             "verify" => self.verify = number(value)?,
             "pages" => self.pages = number(value).filter(|pages| *pages > 0)?,
             "start" => self.start = number(value)?,
+            "roots" => self.roots = number(value).filter(|roots| *roots > 0)?,
             "after" => self.after = number(value)?,
             "seed" => self.seed = number(value)?,
             "count" => self.count = number(value)?,
@@ -114,7 +122,9 @@ fn mode(value: &str) -> Option<Mode> {
         "hlt" => Mode::Halt,
         "spin" => Mode::Spin,
         "wild" => Mode::Wild,
+        "flip" => Mode::Flip,
         "triple" => Mode::Restart(Restart::TripleFault),
+        "crash" => Mode::Restart(Restart::Crash),
         "cf9" => Mode::Restart(Restart::Cf9),
         "8042" => Mode::Restart(Restart::Keyboard),
         _ => return None,
@@ -154,13 +164,15 @@ mod tests {
         assert_eq!((options.mode, options.clock), (Mode::Write, Clock::Work));
         assert_eq!((options.rate, options.pages, options.start), (7, 64, 3 << 20));
         assert_eq!((options.verify, options.after), (3, 1));
+        let flip = Options::parse("mode=flip roots=5000 rate=10").expect("all known");
+        assert_eq!((flip.mode, flip.roots, flip.rate), (Mode::Flip, 5000, 10));
         assert_eq!(Options::parse("mode=spin").map(|options| options.clock), Ok(Clock::Work));
         assert_eq!(Options::parse("mode=8042").map(|options| options.mode), Ok(Mode::Restart(Restart::Keyboard)));
     }
 
     #[test]
     fn a_word_that_cannot_be_read_is_named() {
-        for word in ["mode=mad", "rate=-1", "pages=0", "colour=red", "start=0xg", "holes=1", "clock="] {
+        for word in ["mode=mad", "rate=-1", "pages=0", "roots=0", "colour=red", "start=0xg", "holes=1", "clock="] {
             let line = ["mode=hlt ", word].concat();
             assert_eq!(Options::parse(&line), Err(word));
         }

@@ -12,6 +12,7 @@ pub fn run(kind: Restart) -> ! {
     uart::drain();
     match kind {
         Restart::TripleFault => cpu::triple_fault(),
+        Restart::Crash => cpu::crash(),
         Restart::Cf9 => {
             cpu::out8(RESET_CONTROL, 0x02); // a hard reset ...
             cpu::out8(RESET_CONTROL, 0x06); // ... now

@@ -4,10 +4,12 @@
 //! As PID 1 it takes its options from the kernel command line (`workload=calm workload.range=8M shell`), else
 //! from its arguments (`workload calm --range 8M`). What it prints is described in `guests/README.md`.
 
+mod census;
 mod clock;
 mod console;
 mod heartbeat;
 mod init;
+mod kernel;
 mod options;
 mod pace;
 mod pattern;
@@ -22,7 +24,7 @@ fn main() -> ExitCode {
         init::run()
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.first().is_some_and(|word| word == process::CHILD) {
+    if process::run_as_child(&arguments).is_some() {
         return ExitCode::SUCCESS;
     }
     match options::from_arguments(&arguments) {

@@ -1,15 +1,19 @@
 //! Which workload, and how: from the arguments, or from the kernel command line.
 
 use crate::clock::{MILLISECOND, Nanos};
+use crate::process::Start;
 
 /// How it is called.
-pub const USAGE: &str = "usage: workload idle|calm|unruly|storm|reboot [options]
+pub const USAGE: &str = "usage: workload idle|calm|unruly|storm|reboot|census [options]
   --range SIZE             memory that is kept and checked, e.g. 32M (default 4M, unruly 32M, storm 256K)
   --used SIZE              memory that is written once and given back before the first heartbeat (default none)
   --pages-per-second N     calm: pages written a second (default 10); unruly: the same, 0 = as fast as it can (default)
   --rate N                 storm: processes a second (default 200)
   --life MS                storm: how long each lives (default 0)
-  --exec                   storm: each executes the program afresh
+  --exec                   storm: each executes the program afresh, after a fork
+  --spawn                  storm: the same without a fork, as posix_spawn does it
+  --jobs N                 storm: how many are alive at once, at most (default 256)
+  --count N                storm: how many in all (default: without end)
   --after N                reboot: heartbeats before the restart (default 20)";
 
 const PAGE: usize = 4096;
@@ -17,6 +21,8 @@ const DEFAULT_RANGE: usize = 4 << 20;
 const UNRULY_RANGE: usize = 32 << 20;
 /// A fork copies the page table of the range, so a large one would make each birth dear.
 const STORM_RANGE: usize = 256 << 10;
+/// More children than this are never alive at once: without the bound, a long life would fill the guest.
+const MOST_ALIVE: usize = 256;
 
 /// All options.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,6 +54,8 @@ pub enum Work {
         /// After so many beats.
         after: u64,
     },
+    /// Does what it is told on the console, and tells the kernel's own count of processes.
+    Census,
 }
 
 impl Work {
@@ -59,6 +67,7 @@ impl Work {
             Self::Unruly(_) => "unruly",
             Self::Storm(_) => "storm",
             Self::Reboot { .. } => "reboot",
+            Self::Census => "census",
         }
     }
 }
@@ -71,14 +80,18 @@ pub struct UnrulyOptions {
 }
 
 /// How `storm` forks.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StormOptions {
     /// Processes started a second.
     pub rate: u64,
     /// How long each lives.
     pub life: Nanos,
-    /// Whether each executes the program afresh.
-    pub exec: bool,
+    /// How each comes to be.
+    pub start: Start,
+    /// How many are alive at once, at most.
+    pub jobs: usize,
+    /// How many there are in all; without it there is no end.
+    pub count: Option<u64>,
 }
 
 /// Options as arguments: `calm --range 8M`.
@@ -92,7 +105,7 @@ pub fn from_arguments(arguments: &[String]) -> Result<Options, String> {
     while let Some(word) = words.next() {
         let key = word.strip_prefix("--").ok_or_else(|| format!("`{word}` is no option"))?;
         let value = match key {
-            "exec" => "yes",
+            "exec" | "spawn" => "yes",
             _ => words.next().ok_or_else(|| format!("`{word}` needs a value"))?,
         };
         pairs.push((key, value));
@@ -126,15 +139,16 @@ pub fn wants_shell(line: &str) -> bool {
 fn build(name: &str, pairs: &[(&str, &str)]) -> Result<Options, String> {
     let mut range = match name {
         "unruly" => UNRULY_RANGE,
-        "storm" => STORM_RANGE,
+        "storm" | "census" => STORM_RANGE,
         _ => DEFAULT_RANGE,
     };
     let mut work = match name {
         "idle" => Work::Idle,
         "calm" => Work::Calm { pages_per_second: 10 },
         "unruly" => Work::Unruly(UnrulyOptions { pages_per_second: 0 }),
-        "storm" => Work::Storm(StormOptions { rate: 200, life: 0, exec: false }),
+        "storm" => Work::Storm(StormOptions { rate: 200, life: 0, start: Start::Fork, jobs: MOST_ALIVE, count: None }),
         "reboot" => Work::Reboot { after: 20 },
+        "census" => Work::Census,
         _ => return Err(format!("there is no workload `{name}`")),
     };
     let mut used = 0;
@@ -148,7 +162,10 @@ fn build(name: &str, pairs: &[(&str, &str)]) -> Result<Options, String> {
             ("pages-per-second", Work::Unruly(unruly)) => unruly.pages_per_second = number()?,
             ("rate", Work::Storm(storm)) => storm.rate = number()?,
             ("life", Work::Storm(storm)) => storm.life = number()?.saturating_mul(MILLISECOND),
-            ("exec", Work::Storm(storm)) => storm.exec = *value == "yes",
+            ("exec", Work::Storm(storm)) if *value == "yes" => storm.start = Start::Exec,
+            ("spawn", Work::Storm(storm)) if *value == "yes" => storm.start = Start::Spawn,
+            ("jobs", Work::Storm(storm)) => storm.jobs = value.parse().map_err(|_| unreadable())?,
+            ("count", Work::Storm(storm)) => storm.count = Some(number()?),
             ("after", Work::Reboot { after }) => *after = number()?,
             _ => return Err(format!("`{name}` has no option `{key}`")),
         }
@@ -180,6 +197,7 @@ mod tests {
                 "quiet workload=calm workload.range=8M workload.pages-per-second=3",
             ),
             ("storm --rate 50 --life 5 --exec", "workload.rate=50 workload.life=5 workload=storm workload.exec x=y"),
+            ("storm --spawn --jobs 8 --count 40", "workload=storm workload.spawn workload.count=40 workload.jobs=8"),
             ("reboot --after 7", "workload=reboot workload.after=7 shell"),
             ("idle --used 2M", "workload.used=2M"),
             ("idle", "console=ttyS0"),

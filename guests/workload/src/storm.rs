@@ -8,24 +8,21 @@ use crate::process;
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
 
-/// More children than this are never alive at once: without the bound, a long life would fill the guest.
-const MOST_ALIVE: usize = 256;
-
 /// A step takes no longer than this and one birth: at a rate that the guest cannot reach, the heartbeat goes on.
 const MOST_TIME: Nanos = 10 * MILLISECOND;
 
 /// Starts processes at a rate.
 pub struct Storm {
     pace: Pace,
-    life: Nanos,
-    exec: bool,
+    options: StormOptions,
+    started: u64,
     alive: BTreeSet<Pid>,
 }
 
 impl Storm {
     /// From `now` on.
     pub fn new(options: &StormOptions, now: Nanos) -> Self {
-        Self { pace: Pace::new(options.rate, now), life: options.life, exec: options.exec, alive: BTreeSet::new() }
+        Self { pace: Pace::new(options.rate, now), options: *options, started: 0, alive: BTreeSet::new() }
     }
 
     /// Reaps who has ended. Only our own count: init reaps orphans too.
@@ -39,14 +36,25 @@ impl Storm {
     pub fn step(&mut self, now: Nanos, counts: &mut Counts) {
         self.reap(counts);
         for _ in 0..self.pace.due(now) {
-            if self.alive.len() >= MOST_ALIVE || clock::now().saturating_sub(now) >= MOST_TIME {
+            let full = self.alive.len() >= self.options.jobs || self.is_complete();
+            if full || clock::now().saturating_sub(now) >= MOST_TIME {
                 break;
             }
-            let child = if self.exec { process::spawn_child() } else { process::fork_child(self.life) };
-            if let Some(pid) = child {
+            if let Some(pid) = process::start(self.options.start, self.options.life) {
                 self.alive.insert(pid);
+                self.started += 1;
                 counts.births += 1;
             }
         }
+    }
+
+    /// All that were to be started have been.
+    fn is_complete(&self) -> bool {
+        self.options.count.is_some_and(|count| self.started >= count)
+    }
+
+    /// All have been started, and have ended.
+    pub fn is_over(&self) -> bool {
+        self.is_complete() && self.alive.is_empty()
     }
 }

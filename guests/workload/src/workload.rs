@@ -1,5 +1,6 @@
 //! Runs a workload: beats, works a slice, sleeps until either is due.
 
+use crate::census::Census;
 use crate::clock::{self, MILLISECOND, Nanos};
 use crate::console;
 use crate::heartbeat::{Counts, Heartbeat};
@@ -98,6 +99,7 @@ enum Activity {
     Paced(Pace),
     Unbounded,
     Storm(Storm),
+    Census(Census),
 }
 
 impl Activity {
@@ -108,6 +110,13 @@ impl Activity {
             Work::Unruly(UnrulyOptions { pages_per_second: 0 }) => Self::Unbounded,
             Work::Unruly(UnrulyOptions { pages_per_second }) => Self::Paced(Pace::new(*pages_per_second, now)),
             Work::Storm(options) => Self::Storm(Storm::new(options, now)),
+            Work::Census => match Census::new() {
+                Ok(census) => Self::Census(census),
+                Err(error) => {
+                    console::line(&format!("workload: the kernel does not tell of processes: {error}"));
+                    Self::Nothing
+                }
+            },
         }
     }
 
@@ -115,6 +124,7 @@ impl Activity {
     fn reap(&mut self, counts: &mut Counts) {
         match self {
             Self::Storm(storm) => storm.reap(counts),
+            Self::Census(census) => census.reap(counts),
             _ => while process::reap().is_some() {},
         }
     }
@@ -136,6 +146,7 @@ impl Activity {
                 storm.step(now, &mut memory.counts);
                 memory.verify(LIGHT_VERIFIED);
             }
+            Self::Census(census) => census.step(now, &mut memory.counts),
         }
         now + SLICE
     }

@@ -73,9 +73,17 @@ fn every_way_to_restart_names_its_cause() {
         assert_eq!(guest.outb(hard, 0xCF9), Some(RestartCause::Port0xCF9));
         assert_eq!(guest.outb(hard, 0xCF9), None, "the bit must rise");
     }
-    let causes =
-        [RestartCause::TripleFault, RestartCause::Port0xCF9, RestartCause::I8042Pulse, RestartCause::AcpiReset];
-    assert_eq!(causes.map(|cause| cause.to_string()), ["triple fault", "port 0xCF9", "8042 pulse", "ACPI reset"]);
+    let causes = [
+        RestartCause::TripleFault,
+        RestartCause::Crash,
+        RestartCause::Port0xCF9,
+        RestartCause::I8042Pulse,
+        RestartCause::AcpiReset,
+    ];
+    assert_eq!(
+        causes.map(|cause| cause.to_string()),
+        ["triple fault", "triple fault", "port 0xCF9", "8042 pulse", "ACPI reset"]
+    );
 }
 
 #[test]

@@ -84,8 +84,6 @@ impl Guest {
     }
 
     fn printed(&mut self) -> Vec<u8> {
-        let mut output = Vec::new();
-        self.chipset.take_output(&mut output);
-        output
+        core::iter::from_fn(|| self.chipset.take_output()).collect()
     }
 }

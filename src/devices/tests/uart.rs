@@ -87,7 +87,7 @@ fn a_burst_is_sent_by_interrupts_whole_and_in_order() {
         guest.end_of_interrupt(vector);
     }
     assert_eq!(guest.printed(), text);
-    assert!(!guest.chipset.has_output());
+    assert_eq!(guest.chipset.take_output(), None);
 }
 
 #[test]

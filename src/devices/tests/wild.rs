@@ -58,7 +58,7 @@ fn take(chipset: &mut Chipset, now: &mut Nanos, step: &Step) -> Seen {
         Step::Acknowledge => chipset.acknowledge_interrupt().map_or(256, u64::from),
         Step::Type(bytes) => chipset.type_input(bytes) as u64,
         Step::TakeOutput => {
-            chipset.take_output(&mut output);
+            output.extend(core::iter::from_fn(|| chipset.take_output()));
             0
         }
         Step::Reset => {

@@ -13,8 +13,7 @@
 //!
 //! What is found modified beside the pages that a guest's instructions wrote: with EPT's flags on, the CPU's walks of the
 //! guest's own page tables count as writes to them (SDM 29.3.5), so they turn dirty as they are used. With write protection they
-//! do only where a walk sets an accessed or dirty flag of the guest's (but where KVM runs below us, its CPU's EPT
-//! flags are on).
+//! do only where a walk sets an accessed or dirty flag of the guest's.
 
 pub mod tables;
 

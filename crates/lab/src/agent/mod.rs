@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 
 use job::Job;
 use qemu::Qemu;
-use wire::{Command, Kind, Line, Party};
+use wire::{Command, Host, Kind, Line, Order, Party};
 
 /// How often the agent looks whether a host has ended: the price is a few system calls.
 const LOOK: Duration = Duration::from_millis(50);
@@ -40,7 +40,9 @@ pub fn run(job: &Job, input: impl Read + Send + 'static, mut output: impl Write)
     let (lines, outgoing) = mpsc::channel();
     let speaker = Speaker { started: Instant::now(), lines };
     let commands = listen(input);
-    let result = serve(job, &speaker, &commands, &outgoing, &mut output);
+    let mut agent = Agent { job, speaker: &speaker, running: Vec::new() };
+    let result = agent.serve(&commands, &outgoing, &mut output);
+    drop(agent);
     if let Err(error) = &result {
         speaker.say(Party::Agent, Kind::Note, format!("{error:#}"));
     }
@@ -49,33 +51,78 @@ pub fn run(job: &Job, input: impl Read + Send + 'static, mut output: impl Write)
     result
 }
 
-fn serve(
-    job: &Job,
-    speaker: &Speaker,
-    commands: &Receiver<Command>,
-    outgoing: &Receiver<Line>,
-    output: &mut impl Write,
-) -> Result<()> {
-    network::make(job)?;
-    let mut running = Vec::new();
-    for host in &job.hosts {
-        running.push(start(job, host, speaker)?);
-        write_all(outgoing, output)?;
-    }
-    while !running.is_empty() {
-        if let Ok(line) = outgoing.recv_timeout(LOOK) {
-            writeln!(output, "{line}")?;
+struct Agent<'a> {
+    job: &'a Job,
+    speaker: &'a Speaker,
+    running: Vec<Qemu>,
+}
+
+impl Agent<'_> {
+    fn serve(
+        &mut self,
+        commands: &Receiver<Command>,
+        outgoing: &Receiver<Line>,
+        output: &mut impl Write,
+    ) -> Result<()> {
+        network::make(self.job)?;
+        for host in &self.job.hosts {
+            self.running.push(start(self.job, host, self.speaker)?);
+            write_all(outgoing, output)?;
         }
-        write_all(outgoing, output)?;
-        while let Ok(command) = commands.try_recv() {
-            if command.to == Party::Agent {
-                return Ok(());
+        while !self.running.is_empty() {
+            if let Ok(line) = outgoing.recv_timeout(LOOK) {
+                writeln!(output, "{line}")?;
             }
-            pass_on(&mut running, command, speaker);
+            write_all(outgoing, output)?;
+            while let Ok(command) = commands.try_recv() {
+                match (command.to, Order::parse(&command.text)) {
+                    (Party::Host(_), _) => self.pass_on(&command),
+                    (Party::Agent, Some(Order::End)) => return Ok(()),
+                    (Party::Agent, Some(order)) => self.obey(order)?,
+                    (Party::Agent, None) => {
+                        self.speaker.say(Party::Agent, Kind::Note, format!("no order: {}", command.text));
+                    }
+                }
+            }
+            let speaker = self.speaker;
+            self.running.retain_mut(|host| still_runs(host, speaker));
         }
-        running.retain_mut(|host| still_runs(host, speaker));
+        Ok(())
     }
-    Ok(())
+
+    fn pass_on(&mut self, command: &Command) {
+        let host = self.running.iter_mut().find(|qemu| Party::Host(qemu.host) == command.to);
+        let sent = host.is_some_and(|qemu| qemu.monitor.write_all(format!("{}\n", command.text).as_bytes()).is_ok());
+        if !sent {
+            self.speaker.say(command.to, Kind::Note, format!("gone before the command: {}", command.text));
+        }
+    }
+
+    fn obey(&mut self, order: Order) -> Result<()> {
+        match order {
+            Order::End => Ok(()),
+            Order::Cut => network::set(self.job, false),
+            Order::Join => network::set(self.job, true),
+            Order::Kill(host) => {
+                self.kill(host);
+                Ok(())
+            }
+            Order::Start(host) => {
+                self.kill(host);
+                let wanted = self.job.hosts.iter().find(|job| job.host == host).context("the job has no such host")?;
+                self.running.push(start(self.job, wanted, self.speaker)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends a host, if it runs.
+    fn kill(&mut self, host: Host) {
+        if let Some(place) = self.running.iter().position(|qemu| qemu.host == host) {
+            drop(self.running.remove(place));
+            self.speaker.say(Party::Host(host), Kind::Exit, "killed".into());
+        }
+    }
 }
 
 /// Starts a host and the threads that read from it.
@@ -114,17 +161,9 @@ fn listen(input: impl Read + Send + 'static) -> Receiver<Command> {
                 let _ = sender.send(command);
             }
         }
-        let _ = sender.send(Command { to: Party::Agent, text: "end".into() });
+        let _ = sender.send(Order::End.command());
     });
     receiver
-}
-
-fn pass_on(running: &mut [Qemu], command: Command, speaker: &Speaker) {
-    let host = running.iter_mut().find(|qemu| Party::Host(qemu.host) == command.to);
-    let sent = host.is_some_and(|qemu| qemu.monitor.write_all(format!("{}\n", command.text).as_bytes()).is_ok());
-    if !sent {
-        speaker.say(command.to, Kind::Note, format!("gone before the command: {}", command.text));
-    }
 }
 
 /// Whether a host still runs; if not, its status is said after its last words.

@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::job::{Job, Link};
 use super::qemu::tap_name;
+use super::wire::Host;
 
 const BRIDGE: &str = "qav-bridge";
 
@@ -25,6 +26,12 @@ pub fn make(job: &Job) -> Result<()> {
         run(&["ip", "link", "set", tap, "up"])?;
     }
     run(&["ip", "link", "set", BRIDGE, "up"])
+}
+
+/// Takes the link down or up again, at the destination's end. Neither host sees it: their cards keep their carrier.
+pub fn set(job: &Job, up: bool) -> Result<()> {
+    ensure!(job.link != Link::Datagrams, "datagrams between two processes cannot be cut");
+    run(&["ip", "link", "set", tap_name(Host::Destination), if up { "up" } else { "down" }])
 }
 
 fn run(words: &[&str]) -> Result<()> {

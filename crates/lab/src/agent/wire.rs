@@ -2,7 +2,7 @@
 //!
 //! To the lab: `H K AT TEXT`, H the host (`s` source, `d` destination, `a` the agent itself), K the kind (`m` monitor,
 //! `l` log, `n` note, `x` exit status), AT the milliseconds of the agent's one monotonic clock. To the agent:
-//! `H TEXT`, a command for that host's monitor; `a end` stops everything. Short words: the line between them is
+//! `H TEXT`, a command for that host's monitor, or with H = `a` an [`Order`] to the agent. Short words: the line between them is
 //! a UART that is emulated at its baud rate.
 
 use std::fmt;
@@ -132,6 +132,55 @@ impl Command {
     }
 }
 
+/// What the agent itself is told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Stop everything.
+    End,
+    /// End a host as a failure of power does.
+    Kill(Host),
+    /// Start a host again that has ended.
+    Start(Host),
+    /// Cut the link between the hosts: nothing arrives, and neither host is told.
+    Cut,
+    /// Join it again.
+    Join,
+}
+
+impl Order {
+    const ALL: [Self; 7] = [
+        Self::End,
+        Self::Kill(Host::Source),
+        Self::Kill(Host::Destination),
+        Self::Start(Host::Source),
+        Self::Start(Host::Destination),
+        Self::Cut,
+        Self::Join,
+    ];
+
+    /// Reads an order.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|order| order.to_string() == text)
+    }
+
+    /// As a command to the agent.
+    pub fn command(self) -> Command {
+        Command { to: Party::Agent, text: self.to_string() }
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Order::End => f.write_str("end"),
+            Order::Kill(host) => write!(f, "kill {}", host.name()),
+            Order::Start(host) => write!(f, "start {}", host.name()),
+            Order::Cut => f.write_str("cut"),
+            Order::Join => f.write_str("join"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +197,17 @@ mod tests {
         assert_eq!(Line::parse(&line.to_string()), Some(line));
         let command = Command { to: Party::Host(Host::Source), text: "migrate vm=linux to=memory".into() };
         assert_eq!(Command::parse(&command.to_string()), Some(command));
+    }
+
+    #[test]
+    fn orders_read_back_and_nothing_else_is_one() {
+        for order in Order::ALL {
+            assert_eq!(Command::parse(&order.command().to_string()), Some(order.command()));
+            assert_eq!(Order::parse(&order.to_string()), Some(order));
+        }
+        for text in ["", "kill", "kill d", "cut source"] {
+            assert_eq!(Order::parse(text), None, "{text}");
+        }
     }
 
     #[test]

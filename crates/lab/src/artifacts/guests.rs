@@ -17,11 +17,12 @@ const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 const BALLOON_MODULES: [&str; 6] =
     ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_balloon"];
 
-/// What every Linux guest is told: where its console is, and what to leave out. `panic=-1` restarts at once, so that a panic is seen as a restart. The other words are about time: guests/README.md
+/// What every Linux guest is told: where its console is, and what to leave out. `panic=-1` restarts at once, so that a panic
+/// is seen as a restart. The other words are about time: guests/README.md
 /// has the measurements.
 pub fn command_line() -> String {
     const OWN: &str = "console=ttyS0 quiet nokaslr mitigations=off io_delay=none no_timer_check \
-        random.trust_cpu=on cryptomgr.notests audit=0 rdinit=/init panic=-1";
+        random.trust_cpu=on cryptomgr.notests audit=0 init_on_alloc=0 clearcpuid=erms rdinit=/init panic=-1";
     format!("{OWN} {}", slow_initcalls())
 }
 

@@ -21,7 +21,7 @@ use crate::testbed::Testbed;
 pub const SOURCE_ADDRESS: &str = "10.0.0.1";
 /// The address of the destination.
 pub const DESTINATION_ADDRESS: &str = "10.0.0.2";
-/// The port where the destination takes in migrations.
+/// The port where both hosts take in migrations.
 pub const PORT: u16 = 4444;
 
 /// Where the hosts run.
@@ -140,19 +140,23 @@ impl Machines<'_> {
 
     /// The two hosts of an agent's job; `place` is where their files lie for the agent.
     fn job(&self, image: &str, guests: &str, link: Link, scratch: &str) -> Result<Job> {
-        let address = |own: &str| format!("{} ip={own}/24 mtu={}", self.options, self.mtu).trim().to_owned();
+        // Both listen: a VM can come back.
+        let options = |own: &str| {
+            let all = format!("{} ip={own}/24 mtu={} listen={PORT}", self.options, self.mtu);
+            all.trim().to_owned()
+        };
         let source = HostJob {
             host: Host::Source,
             image: image.to_owned(),
             guests: Some(guests.to_owned()),
             memory: self.host_memory(self.archive_size()?),
-            options: address(SOURCE_ADDRESS),
+            options: options(SOURCE_ADDRESS),
         };
         let destination = HostJob {
             host: Host::Destination,
             guests: None,
             memory: self.host_memory(0),
-            options: format!("{} listen={PORT}", address(DESTINATION_ADDRESS)),
+            options: options(DESTINATION_ADDRESS),
             ..source.clone()
         };
         Ok(Job { hosts: vec![source, destination], link, mtu: self.mtu, scratch: scratch.to_owned() })

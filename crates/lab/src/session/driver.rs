@@ -28,7 +28,7 @@ const AFTERWARDS: u64 = 10;
 const QUIET: Duration = Duration::from_secs(15);
 /// From the lab's command to the start of the sample: the line is slow, the host has a connection to make and the link to
 /// measure.
-const COMMAND_LATENCY: Duration = Duration::from_millis(250);
+const COMMAND_LATENCY: Duration = Duration::from_millis(450);
 /// How often a person's view is renewed when nothing comes.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -75,7 +75,7 @@ fn settled(options: &MigrateOptions) -> u64 {
 fn shutdown_time(environment: Environment) -> Duration {
     Duration::from_millis(match environment {
         Environment::Kvm | Environment::Bochs => 50,
-        Environment::Nested => 350,
+        Environment::Nested => 450,
     })
 }
 
@@ -97,7 +97,7 @@ impl<'a> Driver<'a> {
         let environment = options.hosts.env;
         watch.phase("starting the hosts");
         let testbed = environment.start(machines)?;
-        let story = Story::new(&testbed.wiring, vm(options));
+        let story = Story::new(&testbed.wiring, vm(&options.guest));
         // With one host, the log comes by a serial port of its own and is a file already.
         let logs = match testbed.wiring {
             Wiring::Direct => None,
@@ -133,7 +133,7 @@ impl<'a> Driver<'a> {
             Wiring::Direct => "memory".to_owned(),
             Wiring::Agent => format!("{DESTINATION_ADDRESS}:{PORT}"),
         };
-        let command = self.options.movement.command(vm(self.options), &to);
+        let command = self.options.movement.command(vm(&self.options.guest), &to);
         self.testbed.send(Host::Source, &command)?;
         self.phase("sampling");
         let over = |story: &Story| story.decision.is_some() || story.migration_over();
@@ -248,11 +248,11 @@ mod tests {
     fn a_guest_that_restarts_is_asked_for_before_it_does() {
         assert_eq!(settled_with("--env bochs --workload calm"), SETTLE_LINUX);
         assert_eq!(settled_with("--env bochs --guest tiny --workload calm"), SETTLE);
-        // 250 ms to the middle of the sample, 100 ms to its start, 50 ms to shut down: three beats before the last.
-        assert_eq!(settled_with("--env bochs --workload reboot"), 17);
-        assert_eq!(settled_with("--env bochs --workload reboot --ts 1s"), 15);
-        assert_eq!(settled_with("--env bochs --workload reboot --append workload.after=30"), 27);
+        // 250 ms to the middle of the sample, 450 ms to its start, less 50 ms to shut down: six beats before the last.
+        assert_eq!(settled_with("--env bochs --workload reboot"), 14);
+        assert_eq!(settled_with("--env bochs --workload reboot --ts 1s"), 11);
+        assert_eq!(settled_with("--env bochs --workload reboot --append workload.after=30"), 24);
         assert_eq!(settled_with("--env bochs --workload reboot --append workload.after=2"), 1);
-        assert_eq!(settled_with("--env nested --workload reboot"), 20);
+        assert_eq!(settled_with("--env nested --workload reboot"), 18);
     }
 }

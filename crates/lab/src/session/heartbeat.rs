@@ -117,6 +117,11 @@ impl Heartbeats {
         })
     }
 
+    /// The number and the time in ms of the latest since the guest's OS last started.
+    pub fn last(&self) -> Option<(u64, f64)> {
+        self.last
+    }
+
     /// The number of the latest since the guest's OS last started.
     pub fn last_number(&self) -> Option<u64> {
         self.last.map(|(number, _)| number)

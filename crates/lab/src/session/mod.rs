@@ -17,7 +17,7 @@ use crate::artifacts::Artifacts;
 use crate::artifacts::guests::{self, Guest};
 use crate::env::{Environment, Machines};
 use crate::machine::bochs::HASWELL;
-use crate::options::{GuestKind, MigrateOptions, RESTART_AFTER, Workload};
+use crate::options::{GuestKind, GuestOptions, HostOptions, MigrateOptions, RESTART_AFTER, Workload};
 use driver::Driver;
 use report::Report;
 use story::Story;
@@ -46,12 +46,12 @@ fn own_memory(machines: &Machines, environment: Environment, status: &Value) -> 
 /// Runs one migration and writes everything about it to a folder. An error is one of the lab's own; what went
 /// wrong in the experiment is in the report.
 pub fn migrate(options: &MigrateOptions, watch: &mut dyn Watch) -> Result<Run> {
-    let folder = folder(options)?;
+    let folder = folder(&options.hosts, &format!("{}-{}", options.hosts.env, options.guest.workload))?;
     watch.phase("building");
     options.hosts.env.require()?;
     let artifacts = Artifacts::get(options.hosts.image.as_deref())?.with_debian()?;
     let archive = folder.join("guests.cpio");
-    write_guests(options, &artifacts, &archive)?;
+    write_guests(&options.guest, &artifacts, &archive)?;
     let machines = Machines {
         artifacts: &artifacts,
         guests: &archive,
@@ -70,11 +70,10 @@ pub fn migrate(options: &MigrateOptions, watch: &mut dyn Watch) -> Result<Run> {
 }
 
 /// The folder of a run, made and free of an earlier run's report.
-fn folder(options: &MigrateOptions) -> Result<PathBuf> {
-    let default = || format!("{}-{}", options.hosts.env, options.guest.workload);
-    let folder = match &options.hosts.out {
+pub(crate) fn folder(options: &HostOptions, default: &str) -> Result<PathBuf> {
+    let folder = match &options.out {
         Some(out) => out.clone(),
-        None => crate::artifacts::target().join("lab").join(default()),
+        None => crate::artifacts::target().join("lab").join(default),
     };
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     for stale in ["report.json", "events.jsonl", "source.log", "destination.log"] {
@@ -90,8 +89,7 @@ fn create(machines: &Machines, name: &str) -> Result<File> {
 }
 
 /// Builds the guest that was asked for, and its archive.
-fn write_guests(options: &MigrateOptions, artifacts: &Artifacts, archive: &std::path::Path) -> Result<()> {
-    let guest = &options.guest;
+pub(crate) fn write_guests(guest: &GuestOptions, artifacts: &Artifacts, archive: &std::path::Path) -> Result<()> {
     let command_line = command_line(guest.guest, guest.workload, &guest.append)?;
     let built = match guest.guest {
         GuestKind::Linux => artifacts.debian()?.kernel.clone(),
@@ -103,7 +101,7 @@ fn write_guests(options: &MigrateOptions, artifacts: &Artifacts, archive: &std::
         (None, GuestKind::Tiny) => None,
     };
     let one = Guest {
-        name: vm(options),
+        name: vm(guest),
         kernel: guest.kernel.as_ref().unwrap_or(&built),
         initrd: initrd.as_deref(),
         memory: guest.bytes(),
@@ -113,8 +111,8 @@ fn write_guests(options: &MigrateOptions, artifacts: &Artifacts, archive: &std::
 }
 
 /// The name of the VM.
-fn vm(options: &MigrateOptions) -> &'static str {
-    match options.guest.guest {
+pub(crate) fn vm(options: &GuestOptions) -> &'static str {
+    match options.guest {
         GuestKind::Linux => "linux",
         GuestKind::Tiny => "tiny",
     }

@@ -162,9 +162,10 @@ mod tests {
             json!({"event": "decision", "vm": "linux", "decision": {"path": "pre-copy", "condition": "calm"}}),
             json!({"event": "handover", "vm": "linux", "side": "destination"}),
             console("hb 2 e0"),
+            json!({"event": "overhead", "vm": "linux", "at": 1.0, "exits": {"hlt": 3}}),
             migration("source", json!({"downtime": 12.0})),
             migration("destination", json!({"downtime": 99.0, "postcopy-requests": 3})),
-            json!({"event": "overhead", "vm": "linux", "at": 1.0, "exits": {"hlt": 3}}),
+            json!({"event": "overhead", "vm": "linux", "at": 2.0, "exits": {"hlt": 99}}),
             json!({"event": "verify", "vm": "linux", "pages-compared": 10, "pages-different": 0}),
             console("hb 3 e0"),
         ];
@@ -198,7 +199,7 @@ mod tests {
                 "migration": {"status": "completed", "path": "pre-copy", "downtime": 12.0, "postcopy-requests": 3},
                 "verify": {
                     "pages-compared": 10, "pages-different": 0, "heartbeat-last-source": 1,
-                    "heartbeat-first-destination": 2, "heartbeats-lost": 0, "heartbeat-gap": 500.0, "guest-errors": 0
+                    "heartbeat-first-destination": 2, "heartbeats-lost": 0, "heartbeat-gap": 600.0, "guest-errors": 0
                 },
                 "overhead": {"exits": {"hlt": 3}}
             })

@@ -43,7 +43,7 @@ pub struct Story {
     pub decision: Option<Value>,
     /// The `verify` event.
     pub verify: Option<Value>,
-    /// The `overhead` event that came last from the source.
+    /// The `overhead` event that came last from the source, before its migration ended.
     pub overhead: Option<Value>,
     /// Why a VM stopped.
     pub stopped: Option<String>,
@@ -163,7 +163,10 @@ impl Story {
                 side.error = event.get("error").and_then(Value::as_str).map(str::to_owned);
             }
             "verify" => self.verify = Some(Value::Object(event.clone())),
-            "overhead" if host == Host::Source => self.overhead = Some(Value::Object(event.clone())),
+            // After the migration the VM on this host, in `bochs`, is the one that arrived.
+            "overhead" if host == Host::Source && self.sides[index(Host::Source)].migration.is_none() => {
+                self.overhead = Some(Value::Object(event.clone()));
+            }
             _ => {}
         }
     }

@@ -13,6 +13,7 @@ const ROWS: [(&str, &[&str]); 19] = [
     ("downtime ms", &["migration", "downtime"]),
     ("heartbeat-gap ms", &["verify", "heartbeat-gap"]),
     ("rounds", &["migration", "rounds"]),
+    ("cpu-throttle %", &["migration", "cpu-throttle-percentage"]),
     ("postcopy-requests", &["migration", "postcopy-requests"]),
     ("pages normal", &["migration", "pages", "normal"]),
     ("pages duplicate", &["migration", "pages", "duplicate"]),

@@ -1,8 +1,9 @@
 //! Pages arrive.
 
 use super::{Destination, Phase};
+use crate::encoding::{delta, lz4};
 use crate::wire::{Body, Chunk, Kind, Record};
-use crate::{Bitmap, DestinationVm, Error, Micros, Page};
+use crate::{Bitmap, DestinationVm, Error, Micros, Page, ZERO_PAGE};
 
 impl Destination {
     /// Takes a page record in. The gfn is proven here and nowhere else.
@@ -15,14 +16,20 @@ impl Destination {
         if !matches!(self.phase, Phase::Receiving | Phase::Running) {
             return Err(Error::Unexpected(Kind::Pages as u8));
         }
-        let (count, page) = match record.body {
-            Body::Zero { count } => (u64::from(count), None),
-            Body::Data(page) => (1, Some(page)),
-        };
+        let count = if let Body::Zero { count } = record.body { count.into() } else { 1 };
         let end = record.gfn.checked_add(count).filter(|end| *end <= self.present.pages());
         let end = end.ok_or(Error::PageOutside(record.gfn))?;
-        for gfn in record.gfn..end {
-            self.install(gfn, page, now, vm);
+        match record.body {
+            Body::Zero { .. } => {
+                for gfn in record.gfn..end {
+                    self.install(gfn, None, &Body::Zero { count: 1 }, now, vm);
+                }
+            }
+            Body::Data(page) => self.install(record.gfn, Some(page), &record.body, now, vm),
+            Body::Same { .. } | Body::Delta(_) | Body::Lz4(_) => {
+                let page = self.decode(record, vm)?;
+                self.install(record.gfn, Some(&page), &record.body, now, vm);
+            }
         }
         if self.phase == Phase::Running && self.missing == 0 {
             self.complete(vm);
@@ -30,7 +37,28 @@ impl Destination {
         Ok(())
     }
 
-    fn install(&mut self, gfn: u64, page: Option<&Page>, now: Micros, vm: &mut impl DestinationVm) {
+    /// The page that an encoded record stands for.
+    fn decode(&self, record: &Record<'_>, vm: &impl DestinationVm) -> Result<Page, Error> {
+        match record.body {
+            Body::Zero { .. } => Ok(ZERO_PAGE),
+            Body::Data(page) => Ok(*page),
+            Body::Same { of } => self.base(of, vm),
+            Body::Delta(bytes) => {
+                let mut page = self.base(record.gfn, vm)?;
+                delta::apply(&mut page, bytes).ok_or(Error::BadRecord)?;
+                Ok(page)
+            }
+            Body::Lz4(bytes) => lz4::decode(bytes).ok_or(Error::BadRecord),
+        }
+    }
+
+    /// A page on which a record may build: one that is here as it was sent. Once the guest may run here, none is.
+    fn base(&self, gfn: u64, vm: &impl DestinationVm) -> Result<Page, Error> {
+        let is_held = self.phase == Phase::Receiving && self.present.test(gfn);
+        if is_held { Ok(*vm.received(gfn)) } else { Err(Error::NoBase(gfn)) }
+    }
+
+    fn install(&mut self, gfn: u64, page: Option<&Page>, body: &Body<'_>, now: Micros, vm: &mut impl DestinationVm) {
         let is_new = self.present.set(gfn);
         if is_new {
             self.missing -= 1;
@@ -42,13 +70,11 @@ impl Destination {
         if let Some(hashes) = &mut self.hashes {
             hashes.install(gfn, page);
         }
+        self.log.pages.count(body);
+        self.log.bytes_saved += body.saved() as u64;
         match page {
-            Some(page) => {
-                self.log.pages.normal += 1;
-                vm.write_page(gfn, page);
-            }
+            Some(page) => vm.write_page(gfn, page),
             None => {
-                self.log.pages.duplicate += 1;
                 let was_here = self.stale.as_ref().is_some_and(|stale| stale.test(gfn));
                 vm.write_zero(gfn, is_new && !was_here);
             }

@@ -15,6 +15,7 @@ pub struct Log {
     pub ended: Option<Micros>,
     pub round: u32,
     pub pages: Pages,
+    pub bytes_saved: u64,
     pub requests: u64,
     /// How long each request took: at most one a page.
     pub waits: Vec<Micros>,
@@ -32,6 +33,7 @@ impl Log {
             ended: None,
             round: 0,
             pages: Pages::default(),
+            bytes_saved: 0,
             requests: 0,
             waits: Vec::new(),
             bytes_before: 0,
@@ -61,6 +63,7 @@ impl Log {
             fault_latency: self.latency(),
             pages: self.pages,
             bytes,
+            bytes_saved: self.bytes_saved,
             throughput: rate(bytes, end.saturating_sub(self.accepted.unwrap_or(self.started))),
             verify,
         }

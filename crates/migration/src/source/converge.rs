@@ -28,7 +28,7 @@ impl Converge {
         Self { period: period.max(1), percent: 0, highest: 0, too_fast: 0, since: (now, bytes), dirtied: 0 }
     }
 
-    /// So many more pages were found modified; so many bytes are sent in all.
+    /// So many more pages were found modified; so many bytes are sent in all, or would be if no page were encoded.
     pub fn look(&mut self, dirtied: u64, bytes: u64, now: Micros, vm: &mut impl SourceVm) {
         self.dirtied += dirtied;
         let (since, before) = self.since;

@@ -20,6 +20,7 @@ pub struct Log {
     /// When this round began, and the bytes and pages sent by then.
     pub round_start: (Micros, u64, u64),
     pub pages: Pages,
+    pub bytes_saved: u64,
     pub requests: u64,
     /// Pages sent on demand alone.
     pub fetched: u64,
@@ -43,6 +44,7 @@ impl Log {
             rounds: Vec::new(),
             round_start: (now, 0, 0),
             pages: Pages::default(),
+            bytes_saved: 0,
             requests: 0,
             fetched: 0,
             latency: None,
@@ -70,6 +72,7 @@ impl Log {
             fault_latency: self.latency,
             pages: self.pages,
             bytes,
+            bytes_saved: self.bytes_saved,
             throughput: rate(bytes, since(self.first_page.unwrap_or(self.started), end)),
             verify: self.verdict,
         }

@@ -1,6 +1,7 @@
 //! The side that the VM leaves.
 
 mod converge;
+mod copies;
 mod log;
 mod pages;
 mod push;
@@ -10,6 +11,7 @@ mod transmit;
 mod working_set;
 
 use crate::bucket::Bucket;
+use crate::encoding::Encoder;
 use crate::handover::SourceRight;
 use crate::meter::Meter;
 use crate::wire::{Decoder, MAX_NAME, MAX_PAGES, Numbering, Offer, Path};
@@ -80,6 +82,7 @@ pub struct Source {
     numbering: Numbering,
     meter: Meter,
     sets: PageSets,
+    encoder: Encoder,
     push: Push,
     /// Pages that the guest waits for at the destination, in the order of the requests.
     urgent: VecDeque<u64>,
@@ -117,6 +120,7 @@ impl Source {
             numbering: Numbering::default(),
             meter: Meter::new(config.measure_interval),
             sets: PageSets::new(offer.page_count),
+            encoder: Encoder::new(config.encodings.clone(), offer.page_count),
             push: Push::new(),
             urgent: VecDeque::new(),
             requested: Bitmap::new(offer.page_count),

@@ -7,9 +7,13 @@
 //!   writable working set) or need not be sent at all (free).
 //! - `held`: sent, and not modified since as far as was harvested.
 //!
+//! - `copies`: sent as the same as another page, on the assumption that the other one is here what was sent of it. The
+//!   next harvest tells; if it was modified, the copy counts as modified too.
+//!
 //! A page leaves `pending` when it is sent, or for one of the next two. It leaves `again` and `late` only for each other
 //! and for `pending`. So a modified page is always in one of the three until a version that is no older was sent.
 
+use super::copies::Copies;
 use super::working_set::WorkingSet;
 use crate::{Bitmap, SourceVm};
 
@@ -20,6 +24,7 @@ pub struct PageSets {
     again: Bitmap,
     late: Bitmap,
     pub held: Bitmap,
+    copies: Copies,
     /// Pages whose content the guest does not need. While it runs they are in no set that is sent; when it is paused,
     /// what is here goes as a mark.
     free: Bitmap,
@@ -46,6 +51,7 @@ impl PageSets {
             again: none(),
             late: none(),
             held: none(),
+            copies: Copies::default(),
             free: none(),
             working_set: WorkingSet::new(pages),
             cursor: 0,
@@ -55,6 +61,20 @@ impl PageSets {
     /// Pages of which the destination lacks the present version.
     pub fn left(&self) -> u64 {
         self.pending.count() + self.again.count() + self.late.count()
+    }
+
+    /// Collects what was modified. Nothing else harvests.
+    fn harvest(&mut self, vm: &mut impl SourceVm) {
+        vm.harvest(&mut self.again);
+        self.copies.settle(&mut self.again);
+    }
+
+    /// Whether `gfn` may be sent as the same as `of`, to which it is equal here: `of` is what was sent of it, as far as is
+    /// known. While the guest runs, the next harvest must bear that out.
+    pub fn refer(&mut self, gfn: u64, of: u64, guest_runs: bool) -> bool {
+        // Of a free page the destination holds zeroes.
+        let is_as_sent = self.held.test(of) && !self.again.test(of) && !self.free.test(of);
+        is_as_sent && (!guest_runs || self.copies.note(gfn, of))
     }
 
     /// The same without those that need not be sent.
@@ -71,7 +91,7 @@ impl PageSets {
     /// Looks, during a round, for pages that were modified again.
     pub fn peek(&mut self, vm: &mut impl SourceVm) -> Seen {
         let (known, before) = (self.again.count(), self.pending.count());
-        vm.harvest(&mut self.again);
+        self.harvest(vm);
         self.pending.subtract(&self.again);
         self.late.subtract(&self.again);
         Seen { dirtied: self.again.count() - known, skipped: before - self.pending.count() }
@@ -91,7 +111,7 @@ impl PageSets {
 
     /// The guest is paused: what is left goes now, and what is free of it as a mark.
     pub fn last_turn(&mut self, vm: &mut impl SourceVm) {
-        vm.harvest(&mut self.again);
+        self.harvest(vm);
         self.gather();
         self.ask_free(vm);
         self.free.and(&self.pending);

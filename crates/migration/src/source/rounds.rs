@@ -23,8 +23,8 @@ impl Source {
             self.set_rate(limit.start, now);
         }
         if self.config.auto_converge {
-            let bytes = self.meter.total();
-            self.converge = Some(Converge::new(self.config.converge_period, now, bytes));
+            let whole = self.meter.total() + self.log.bytes_saved;
+            self.converge = Some(Converge::new(self.config.converge_period, now, whole));
         }
     }
 
@@ -45,6 +45,8 @@ impl Source {
         }
         let allowed = self.limit.as_mut().map_or(u64::MAX, |limit| limit.available(now));
         if allowed < MIN_ROOM as u64 {
+            // Fewer bytes would save time as on a slow link.
+            self.meter.full();
             return Ok(false);
         }
         let before = out.added();
@@ -61,7 +63,9 @@ impl Source {
         self.log.pages.skipped += seen.skipped;
         self.next_peek = now.saturating_add(self.config.peek_interval);
         if let Some(converge) = &mut self.converge {
-            converge.look(seen.dirtied, self.meter.total() + out.added(), now, vm);
+            // What the guest dirties counts as whole pages: so does what was sent.
+            let whole = self.meter.total() + out.added() + self.log.bytes_saved;
+            converge.look(seen.dirtied, whole, now, vm);
         }
     }
 
@@ -71,6 +75,7 @@ impl Source {
         let can_slow = self.converge.as_ref().is_some_and(Converge::can_slow);
         let goes_on = can_slow || self.config.stalled_rounds == 0;
         let (dirtied, seen) = self.sets.turn(goes_on, vm);
+        self.encoder.next_round();
         self.seen(seen, now, vm, out);
         let (bytes, pages) = (self.meter.total() + out.added(), self.log.pages.sent());
         let (began, bytes_before, pages_before) = self.log.round_start;
@@ -110,7 +115,9 @@ impl Source {
 
     fn rounds_are_over(&self, expected: Option<Micros>, bytes: u64, goes_on: bool) -> bool {
         let limit = if self.is_hybrid() { self.config.hybrid_rounds } else { self.config.round_limit };
-        expected.is_some_and(|expected| expected <= self.config.downtime_limit)
+        // With nothing left there is nothing to wait for, whatever is known of the link.
+        self.sets.to_send() == 0
+            || expected.is_some_and(|expected| expected <= self.config.downtime_limit)
             || self.round() >= limit
             || self.config.byte_limit.is_some_and(|most| bytes >= most)
             || (!goes_on && (self.sets.pending.is_empty() || self.has_stalled()))

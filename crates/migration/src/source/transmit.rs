@@ -1,7 +1,7 @@
 //! What goes out.
 
 use super::{Phase, Source};
-use crate::wire::{self, Batch, HEADER, Kind, MAX_STATE, MAX_WHOLE, Message, PAGE_RECORD, Path};
+use crate::wire::{self, Batch, Body, HEADER, Kind, MAX_STATE, MAX_WHOLE, Message, PAGE_RECORD, Path};
 use crate::{Error, Micros, SourceVm, Status, ZERO_PAGE, hash, is_zero};
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -72,6 +72,12 @@ impl Output<'_> {
 }
 
 impl Source {
+    /// The channel has not taken all that it was given: bytes wait for the link, and fewer would save time. To be told by
+    /// an owner whose `room` in [`Source::transmit`] does not show it.
+    pub fn channel_full(&mut self) {
+        self.meter.full();
+    }
+
     /// Appends at most `room` bytes to `out`, and returns how many. It needs [`MIN_ROOM`]. If nothing was appended there
     /// is nothing to say until the peer answers, or (while the guest runs here) until the guest has run on.
     ///
@@ -88,6 +94,7 @@ impl Source {
         out: &mut Vec<u8>,
     ) -> Result<usize, Error> {
         if room < MIN_ROOM {
+            self.channel_full();
             return Ok(0);
         }
         let start = out.len();
@@ -138,6 +145,7 @@ impl Source {
                 Ok(true)
             }
             Phase::Commit => {
+                self.encoder.forget();
                 self.right.commit(out.bytes);
                 self.log.handed_over.get_or_insert(now);
                 self.phase = Phase::Serve;
@@ -182,22 +190,27 @@ impl Source {
 
     /// Sends a page as it is now.
     fn send_page(&mut self, gfn: u64, vm: &impl SourceVm, batch: &mut Batch, out: &mut Output<'_>) {
-        let page = vm.page(gfn);
         if self.sets.is_free(gfn) {
             batch.zero(out.bytes, gfn);
             self.log.pages.free += 1;
-        } else if is_zero(page) {
-            batch.zero(out.bytes, gfn);
-            self.log.pages.duplicate += 1;
-            self.meter.scanned(0, 1);
         } else {
-            batch.data(out.bytes, gfn, page);
-            self.log.pages.normal += 1;
-            self.meter.scanned(1, 0);
+            self.send_content(gfn, vm, batch, out);
         }
         if self.sets.sent(gfn) {
             self.log.pages.twice += 1;
         }
+    }
+
+    /// Sends what a page holds, encoded if that saves time.
+    fn send_content(&mut self, gfn: u64, vm: &impl SourceVm, batch: &mut Batch, out: &mut Output<'_>) {
+        let (sets, guest_runs) = (&mut self.sets, self.right.guest_runs());
+        let body = self.encoder.encode(gfn, vm, self.meter.capacity(), |of| sets.refer(gfn, of, guest_runs));
+        batch.add(out.bytes, gfn, &body);
+        self.log.pages.count(&body);
+        self.log.bytes_saved += body.saved() as u64;
+        let zero = u64::from(matches!(body, Body::Zero { .. }));
+        self.meter.scanned(1 - zero, zero);
+        self.meter.encoded(self.encoder.take_spent());
     }
 
     /// Sends pages in order until the call's share is used up (false) or none is left (true).
@@ -225,6 +238,9 @@ impl Source {
     /// Pauses the guest and saves its state. Saving may modify pages, so dirty flags are collected after it.
     fn pause(&mut self, now: Micros, vm: &mut impl SourceVm, out: &mut Output<'_>) -> Result<(), Error> {
         self.right.pause(vm);
+        if self.offer.path.runs_early() {
+            self.encoder.forget();
+        }
         self.release(vm);
         self.log.paused = Some(now);
         self.state = vm.save_state().map_err(Error::StateNotSaved)?;
@@ -291,18 +307,22 @@ impl Source {
         let (pushes, window) = (self.pushes(now), self.window());
         let mut batch = Batch::open(out.bytes);
         while out.look() {
+            let has_room = self.meter.in_flight() + out.added() < window;
             let gfn = if let Some(wanted) = self.next_wanted() {
                 self.log.fetched += u64::from(!pushes);
                 wanted
             } else if pushes
-                && self.meter.in_flight() + out.added() < window
+                && has_room
                 && let Some(next) = self.push.next(&self.sets.pending)
             {
                 next
             } else {
+                if !has_room {
+                    self.meter.full();
+                }
                 break;
             };
-            if pushes && is_zero(vm.page(gfn)) {
+            if pushes && self.config.encodings.zero && is_zero(vm.page(gfn)) {
                 self.send_zeroes_around(gfn, vm, &mut batch, out);
             } else {
                 self.send_page(gfn, vm, &mut batch, out);

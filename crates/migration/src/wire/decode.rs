@@ -2,8 +2,8 @@
 
 use super::message::{Kind, Message, page};
 use super::number::Numbering;
-use super::{HEADER, MAX_BATCH, MAX_PAGES, MAX_WHOLE, PAGE_RECORD};
-use crate::{Error, Page};
+use super::{HEADER, MAX_BATCH, MAX_PAGES, MAX_WHOLE, PAGE_RECORD, SAME_RECORD, record};
+use crate::{Error, PAGE_SIZE, Page};
 use alloc::vec::Vec;
 
 /// What a page record carries.
@@ -16,6 +16,27 @@ pub enum Body<'a> {
     },
     /// A page.
     Data(&'a Page),
+    /// A page with the content of another one.
+    Same {
+        /// The other one; a claim.
+        of: u64,
+    },
+    /// What changed in a page.
+    Delta(&'a [u8]),
+    /// A page as an LZ4 block.
+    Lz4(&'a [u8]),
+}
+
+impl Body<'_> {
+    /// Bytes that the record saves against a whole page, or would if it were not one of zeroes.
+    #[must_use]
+    pub fn saved(&self) -> usize {
+        match self {
+            Self::Zero { .. } | Self::Data(_) => 0,
+            Self::Same { .. } => PAGE_RECORD - SAME_RECORD,
+            Self::Delta(bytes) | Self::Lz4(bytes) => PAGE_SIZE.saturating_sub(bytes.len()),
+        }
+    }
 }
 
 /// One page record. Its gfn is a claim.
@@ -63,9 +84,11 @@ struct Cut {
 fn unit_length(header: &[u8; HEADER], batch: usize) -> Result<usize, Error> {
     let [kind, _, _, _, l0, l1, l2, l3] = *header;
     if batch > 0 {
-        let length = match record_kind(header) {
-            0 => HEADER,
-            1 => PAGE_RECORD,
+        let length = match kind_and_argument(header) {
+            (record::ZERO, _) => HEADER,
+            (record::DATA, _) => PAGE_RECORD,
+            (record::SAME, _) => SAME_RECORD,
+            (record::DELTA | record::LZ4, length) if usize::from(length) < PAGE_SIZE => HEADER + usize::from(length),
             _ => return Err(Error::BadRecord),
         };
         return if length <= batch { Ok(length) } else { Err(Error::BadRecord) };
@@ -78,10 +101,10 @@ fn unit_length(header: &[u8; HEADER], batch: usize) -> Result<usize, Error> {
     Ok(if kind == Kind::Pages { HEADER } else { HEADER + length })
 }
 
-/// The kind of a page record.
-fn record_kind(header: &[u8; HEADER]) -> u8 {
-    let [.., kind, _, _] = *header;
-    kind
+/// The kind of a page record, and its argument.
+fn kind_and_argument(header: &[u8; HEADER]) -> (u8, u16) {
+    let [.., kind, a0, a1] = *header;
+    (kind, u16::from_le_bytes([a0, a1]))
 }
 
 impl Cut {
@@ -135,7 +158,7 @@ impl Decoder {
         let (header, payload) = unit.split_first_chunk::<HEADER>().ok_or(Error::BadRecord)?;
         if self.batch > 0 {
             self.batch = self.batch.saturating_sub(unit.len());
-            return record(header, payload).map(|record| Some(Item::Page(record)));
+            return read_record(header, payload).map(|record| Some(Item::Page(record)));
         }
         let [kind, n0, n1, n2, l0, l1, l2, l3] = *header;
         let kind = Kind::try_from(kind)?;
@@ -151,13 +174,17 @@ impl Decoder {
 }
 
 /// Reads a record whose length is right.
-fn record<'a>(header: &[u8; HEADER], payload: &'a [u8]) -> Result<Record<'a>, Error> {
+fn read_record<'a>(header: &[u8; HEADER], payload: &'a [u8]) -> Result<Record<'a>, Error> {
     let word = u64::from_le_bytes(*header);
     let gfn = word % MAX_PAGES;
-    let [.., a0, a1] = *header;
-    let body = match (record_kind(header), u16::from_le_bytes([a0, a1])) {
-        (0, count) if count > 0 => Body::Zero { count },
-        (1, 0) => Body::Data(page(payload)?),
+    let body = match kind_and_argument(header) {
+        (record::ZERO, count) if count > 0 => Body::Zero { count },
+        (record::DATA, 0) => Body::Data(page(payload)?),
+        (record::SAME, 0) => {
+            Body::Same { of: payload.try_into().map(u64::from_le_bytes).map_err(|_| Error::BadRecord)? }
+        }
+        (record::DELTA, _) => Body::Delta(payload),
+        (record::LZ4, _) => Body::Lz4(payload),
         _ => return Err(Error::BadRecord),
     };
     Ok(Record { gfn, body })

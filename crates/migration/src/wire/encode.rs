@@ -1,7 +1,8 @@
 //! From messages and pages to bytes, at the tail of the caller's buffer.
 
+use super::decode::Body;
 use super::message::{Kind, Message};
-use super::{HEADER, MAGIC, MAX_NAME, MAX_REASON, VERSION};
+use super::{HEADER, MAGIC, MAX_NAME, MAX_REASON, VERSION, record};
 use crate::Page;
 use alloc::vec::Vec;
 
@@ -117,11 +118,30 @@ impl Batch {
         Self { start: open(out, Kind::Pages as u8), run: None }
     }
 
+    /// Adds a page that goes like this; the count of zeroes is taken to be 1.
+    pub fn add(&mut self, out: &mut Vec<u8>, gfn: u64, body: &Body<'_>) {
+        match body {
+            Body::Zero { .. } => self.zero(out, gfn),
+            Body::Data(page) => self.data(out, gfn, page),
+            Body::Same { of } => self.record(out, gfn, record::SAME, 0, &of.to_le_bytes()),
+            Body::Delta(bytes) => self.sized(out, gfn, record::DELTA, bytes),
+            Body::Lz4(bytes) => self.sized(out, gfn, record::LZ4, bytes),
+        }
+    }
+
     /// Adds a page.
     pub fn data(&mut self, out: &mut Vec<u8>, gfn: u64, page: &Page) {
+        self.record(out, gfn, record::DATA, 0, page);
+    }
+
+    fn sized(&mut self, out: &mut Vec<u8>, gfn: u64, kind: u8, bytes: &[u8]) {
+        self.record(out, gfn, kind, u16::try_from(bytes.len()).unwrap_or(u16::MAX), bytes);
+    }
+
+    fn record(&mut self, out: &mut Vec<u8>, gfn: u64, kind: u8, argument: u16, bytes: &[u8]) {
         self.run = None;
-        out.extend_from_slice(&header(gfn, 1, 0));
-        out.extend_from_slice(page);
+        out.extend_from_slice(&header(gfn, kind, argument));
+        out.extend_from_slice(bytes);
     }
 
     /// Adds a page of zeroes; neighbours become one record.
@@ -132,7 +152,7 @@ impl Batch {
         };
         let first = (gfn + 1).saturating_sub(u64::from(count));
         out.truncate(at);
-        out.extend_from_slice(&header(first, 0, count));
+        out.extend_from_slice(&header(first, record::ZERO, count));
         self.run = Some((at, gfn + 1, count));
     }
 

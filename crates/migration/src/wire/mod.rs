@@ -12,6 +12,11 @@
 //! |---|---|---|
 //! | 0 zero | pages in the run | nothing |
 //! | 1 data | 0 | the page |
+//! | 2 same | 0 | 8 bytes: the gfn of the page whose content it has |
+//! | 3 delta | length of what follows | what changed since the version before, see [`crate::encoding::delta`] |
+//! | 4 LZ4 | length of what follows | the page as an LZ4 block |
+//!
+//! Kinds 2 and 3 build on what the destination holds when the record comes, and are errors once it may run the guest.
 //!
 //! A hello (and a recover) begins with a magic number and the version; these stay where they are in every version, so
 //! that each version can name the other.
@@ -38,6 +43,18 @@ pub const HEADER: usize = 8;
 
 /// Bytes of a record with a whole page.
 pub const PAGE_RECORD: usize = HEADER + crate::PAGE_SIZE;
+
+/// Bytes of a record that names another page.
+pub const SAME_RECORD: usize = HEADER + size_of::<u64>();
+
+/// The kinds of page records.
+mod record {
+    pub const ZERO: u8 = 0;
+    pub const DATA: u8 = 1;
+    pub const SAME: u8 = 2;
+    pub const DELTA: u8 = 3;
+    pub const LZ4: u8 = 4;
+}
 
 /// The longest payload of a message that is handled whole: what a decoder may have to buffer.
 pub const MAX_WHOLE: usize = 32 * 1024;

@@ -8,7 +8,7 @@ pub mod vm;
 pub mod world;
 
 pub use mishap::{Mishap, Tap};
-pub use recovery::{At, config, survives};
+pub use recovery::{At, config, encoded, encoded_paths, encodings, survives};
 pub use vm::{Program, SimVm};
 pub use world::{Cut, World};
 

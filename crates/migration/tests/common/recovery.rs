@@ -1,7 +1,7 @@
 //! What the owners of the engines do after a fault, and what must be true then.
 
-use super::{Mishap, Tap, World, offer};
-use migration::{Config, Destination, Link, Micros, Offer, Source, Status};
+use super::{Mishap, PATHS, Tap, World};
+use migration::{Config, Destination, Encodings, Link, Micros, Offer, Path, Source, Status};
 
 /// Owners take a link that carries nothing for so long for broken.
 pub const PATIENCE: Micros = 30_000;
@@ -14,6 +14,26 @@ pub fn config() -> Config {
         measure_interval: 1000,
         demand_period: Some(5000),
         ..Config::default()
+    }
+}
+
+/// No page goes as less than whole; pages of zeroes alone do; each as it saves most.
+pub fn encodings() -> [Encodings; 3] {
+    [Encodings { zero: false, ..Encodings::plain() }, Encodings::plain(), Encodings::default()]
+}
+
+/// Each path with each of them.
+pub fn encoded_paths() -> impl Iterator<Item = (Path, Encodings)> {
+    PATHS.into_iter().flat_map(|path| encodings().map(|encodings| (path, encodings)))
+}
+
+/// The same with these encodings. Where they build on the bandwidth, it is known from the first page on.
+pub fn encoded(encodings: Encodings, offer: Offer, config: Config) -> (Offer, Config) {
+    let plain = Config { encodings, ..config };
+    if plain.encodings.lz4 {
+        (Offer { acknowledge_every: 1, ..offer }, Config { measure_interval: 1, ..plain })
+    } else {
+        (offer, plain)
     }
 }
 
@@ -36,7 +56,6 @@ impl At {
 /// Lets the migration meet one mishap a link, and after the last one none. Whatever happened, the guest is on one side,
 /// with the memory of a twin that never migrated, or waits to be resumed; and it gets to the other side in the end.
 pub fn survives(world: &mut World, link: &dyn Fn() -> Link, mishaps: &[At]) -> Result<(), String> {
-    let (path, pages) = (world.source.offer().path, world.source.offer().page_count);
     let mut mishaps = mishaps.iter();
     let mut more = |world: &mut World| match mishaps.next() {
         Some(at) => at.tap(world),
@@ -56,8 +75,8 @@ pub fn survives(world: &mut World, link: &dyn Fn() -> Link, mishaps: &[At]) -> R
         if !world.source.is_handed_over() {
             world.stayed()?;
             world.relink(link());
-            let next = Offer { session: 100 + attempt, ..offer(path, pages) };
-            world.source = Source::new(config(), next, world.now).map_err(|error| error.to_string())?;
+            let next = Offer { session: 100 + attempt, ..world.source.offer().clone() };
+            world.source = Source::new(world.config.clone(), next, world.now).map_err(|error| error.to_string())?;
             if world.destination.reconnected().is_err() {
                 world.destination = Destination::new(world.now);
             }

@@ -252,6 +252,10 @@ impl DestinationVm for SimVm {
         Ok(())
     }
 
+    fn received(&self, gfn: u64) -> &Page {
+        &self.memory[gfn as usize]
+    }
+
     fn write_page(&mut self, gfn: u64, page: &Page) {
         self.memory[gfn as usize] = *page;
         self.missing.as_mut().map(|missing| missing.clear(gfn));

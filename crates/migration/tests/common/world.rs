@@ -17,6 +17,8 @@ pub struct World {
     /// Steps that the guest does in a millisecond.
     pub pace: u64,
     pub link: Link,
+    /// The source's, and of those that try again.
+    pub config: Config,
     pub source: Source,
     pub source_vm: SimVm,
     pub destination: Destination,
@@ -59,7 +61,8 @@ impl World {
             tick: 20,
             pace: 1000,
             link,
-            source: Source::new(config, offer, 0).unwrap(),
+            source: Source::new(config.clone(), offer, 0).unwrap(),
+            config,
             source_vm,
             destination: Destination::new(0),
             destination_vm: SimVm::blank(program),
@@ -214,6 +217,9 @@ impl World {
             if self.source_vm.running {
                 break;
             }
+        }
+        if self.link.room(End::A).min(self.allowance) < self.out.len() + MIN_ROOM {
+            self.source.channel_full();
         }
         assert_eq!(self.link.send(End::A, self.now, &self.out), self.out.len());
         self.sent = self.out.len();
