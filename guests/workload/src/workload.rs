@@ -53,10 +53,17 @@ pub fn run(options: &Options) -> ! {
     }
 }
 
-/// Leaves free memory as it is in a guest that has been at work for a while: not zero.
+/// Leaves free memory as it is in a guest that has been at work for a while: no two pages alike. (Numbers by Marsaglia's
+/// xorshift64.)
 fn use_once(bytes: usize) {
-    const LEFT_OVER: u8 = 0xa5;
-    drop(hint::black_box(vec![LEFT_OVER; bytes]));
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let numbers = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    });
+    drop(hint::black_box(numbers.take(bytes / size_of::<u64>()).collect::<Vec<_>>()));
 }
 
 /// The checked range, and what was counted.
