@@ -1,9 +1,10 @@
 //! One VM's devices, and which port and interrupt line belongs to which of them.
 
 use super::apic::LocalApic;
+use super::balloon::{Balloon, Served};
 use super::cmos::Cmos;
 use super::keyboard::Keyboard;
-use super::pci::PciAddress;
+use super::pci::{BALLOON_IRQ, PciBus};
 use super::pic::PicPair;
 use super::pit::{Irq0, Pit};
 use super::ports::UnknownPorts;
@@ -11,6 +12,7 @@ use super::power::{self, Power};
 use super::record::{self, RestoreError};
 use super::reset::ResetControl;
 use super::uart::Uart;
+use super::virtqueue::GuestRam;
 use super::{Nanos, RestartCause, Width};
 use alloc::vec::Vec;
 
@@ -31,8 +33,9 @@ pub struct Chipset {
     cmos: Cmos,
     keyboard: Keyboard,
     reset_control: ResetControl,
-    pci_address: PciAddress,
+    pci: PciBus,
     power: Power,
+    balloon: Balloon,
     unknown: UnknownPorts,
 }
 
@@ -47,17 +50,24 @@ impl Chipset {
             cmos: Cmos::new(unix_time, now),
             keyboard: Keyboard::new(),
             reset_control: ResetControl::new(),
-            pci_address: PciAddress::new(),
+            pci: PciBus::new(),
             power: Power::new(),
+            balloon: Balloon::new(),
             unknown: UnknownPorts::default(),
         }
     }
 
     /// The guest's IN. Bits above the width are 0.
     pub fn read_port(&mut self, port: u16, width: Width, now: Nanos) -> u32 {
+        if let Some(register) = self.pci.balloon_register(port) {
+            let value = self.balloon.read(register, width);
+            self.update_balloon_line();
+            return value;
+        }
         match (port, width) {
+            (0xCFC..=0xCFF, _) => self.pci.read(port, width, self.balloon.interrupt()),
             (_, Width::Byte) => self.read_byte(port, now).map_or_else(|| self.unknown(port, width), u32::from),
-            (0xCF8, Width::Dword) => self.pci_address.read(),
+            (0xCF8, Width::Dword) => self.pci.address(),
             (0xCF8..=0xCFF, _) => width.ones(),
             _ => self.read_bytes(port, width, now),
         }
@@ -66,13 +76,23 @@ impl Chipset {
     /// The guest's OUT; bits of `value` above the width are ignored. Says if it restarted the guest's OS; nothing
     /// is reset until the owner calls [`reset`](Self::reset).
     pub fn write_port(&mut self, port: u16, width: Width, value: u32, now: Nanos) -> Option<RestartCause> {
+        if let Some(register) = self.pci.balloon_register(port) {
+            self.balloon.write(register, width, value);
+            self.update_balloon_line();
+            return None;
+        }
         match (port, width) {
+            (0xCFC..=0xCFF, _) => {
+                self.pci.write(port, width, value);
+                self.update_balloon_line();
+                None
+            }
             (_, Width::Byte) => {
                 let [byte, ..] = value.to_le_bytes();
                 self.write_byte(port, byte, now)
             }
             (0xCF8, Width::Dword) => {
-                self.pci_address.write(value);
+                self.pci.set_address(value);
                 None
             }
             (0xCF8..=0xCFF, _) => None,
@@ -141,6 +161,18 @@ impl Chipset {
         self.apic.acknowledge().or_else(|| self.external_pending().then(|| self.pics.acknowledge()))
     }
 
+    /// The guest has told the balloon something: [`serve_balloon`](Self::serve_balloon) is to be called before the guest goes on.
+    pub fn balloon_has_work(&self) -> bool {
+        self.balloon.has_work()
+    }
+
+    /// Takes what the guest has told the balloon. If a page is missing it is to be called again when the page has come.
+    pub fn serve_balloon(&mut self, ram: &mut impl GuestRam) -> Served {
+        let served = self.balloon.serve(ram);
+        self.update_balloon_line();
+        served
+    }
+
     /// The next byte that the guest printed. What is not taken waits, within the UART's bound.
     pub fn take_output(&mut self) -> Option<u8> {
         self.uart.take_output()
@@ -177,8 +209,9 @@ impl Chipset {
         self.pit = Pit::new();
         self.keyboard = Keyboard::new();
         self.reset_control = ResetControl::new();
-        self.pci_address = PciAddress::new();
+        self.pci = PciBus::new();
         self.power = Power::new();
+        self.balloon = Balloon::new();
     }
 
     /// The records of all devices.
@@ -190,9 +223,10 @@ impl Chipset {
         record::save(&self.cmos, &mut out);
         record::save(&self.keyboard, &mut out);
         record::save(&self.reset_control, &mut out);
-        record::save(&self.pci_address, &mut out);
+        record::save(&self.pci, &mut out);
         record::save(&self.power, &mut out);
         record::save(&self.apic, &mut out);
+        record::save(&self.balloon, &mut out);
         out
     }
 
@@ -206,9 +240,10 @@ impl Chipset {
             cmos: record::restore(&mut rest)?,
             keyboard: record::restore(&mut rest)?,
             reset_control: record::restore(&mut rest)?,
-            pci_address: record::restore(&mut rest)?,
+            pci: record::restore(&mut rest)?,
             power: record::restore(&mut rest)?,
             apic: record::restore(&mut rest)?,
+            balloon: record::restore(&mut rest)?,
             unknown: UnknownPorts::default(),
         };
         if !rest.is_empty() {
@@ -307,6 +342,10 @@ impl Chipset {
         cause
     }
 
+    fn update_balloon_line(&mut self) {
+        self.pics.set_line(BALLOON_IRQ, self.pci.passes(self.balloon.interrupt()));
+    }
+
     fn update_serial_line(&mut self) {
         self.pics.set_line(SERIAL_IRQ, self.uart.interrupt());
     }
@@ -320,6 +359,6 @@ fn is_silent(port: u16) -> bool {
             | 0x70 // the clock's index is write-only
             | 0x80 // POST codes, which Linux writes to pass some time
             | 0x2E8..=0x2EF | 0x2F8..=0x2FF | 0x3E8..=0x3EF // COM4, COM2 and COM3
-            | 0xCF8..=0xCFF // the PCI mechanism, of which only whole dwords matter
+            | 0xCF8..=0xCFB // PCI's address, of which only the whole matters
     )
 }

@@ -1,7 +1,7 @@
-//! What a guest sees beside its CPU and memory: a small PC without PCI devices and I/O APIC. It has a local APIC in
-//! x2APIC mode, two 8259A interrupt controllers, an 8254 timer, one 16550A UART, an MC146818 clock, ACPI's fixed
-//! registers, the reset ports, and the traces of a keyboard controller and of a PCI bridge that Linux looks at before
-//! it gives up on them.
+//! What a guest sees beside its CPU and memory: a small PC without I/O APIC. It has a local APIC in x2APIC mode, two 8259A
+//! interrupt controllers, an 8254 timer, one 16550A UART, an MC146818 clock, ACPI's fixed registers, the reset ports, a
+//! PCI bus with a virtio balloon, and the traces of a keyboard controller that Linux looks at before it gives up on it.
+//! All of it is reached through ports and MSRs: no instruction has to be decoded.
 //!
 //! [`Chipset`] is one VM's set. Each device is a type in its own file that saves and restores itself with its own
 //! versioned record ([`record`]). Time is guest time in nanoseconds, handed in with each call; nothing here reads
@@ -10,6 +10,7 @@
 //! Everything that a guest or a record says is a claim. No index, shift or length comes from one unchecked.
 
 mod apic;
+mod balloon;
 mod chipset;
 mod cmos;
 mod keyboard;
@@ -21,14 +22,18 @@ pub mod power;
 pub mod record;
 mod reset;
 mod uart;
+mod virtqueue;
 
 #[cfg(test)]
 mod tests;
 
+pub use balloon::Served;
 pub use chipset::Chipset;
+pub use pci::{BALLOON_IRQ, BALLOON_SLOT};
 pub use ports::UnknownPorts;
 pub use record::RestoreError;
 pub use uart::{INPUT_CAPACITY, OUTPUT_CAPACITY};
+pub use virtqueue::{GuestRam, Unreachable};
 
 use core::fmt;
 

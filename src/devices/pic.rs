@@ -4,6 +4,7 @@
 //! request and acknowledging it are one step here, so the spurious vectors (IRQ 7 and 15) of a request that falls
 //! in between are only given to a caller that acknowledges what it was never offered.
 
+use super::pci::BALLOON_IRQ;
 use super::record::Device;
 use serde::{Deserialize, Serialize};
 
@@ -256,7 +257,9 @@ pub(super) struct PicPair {
 
 impl PicPair {
     pub(super) fn new() -> Self {
-        Self { master: Chip::new(), slave: Chip::new() }
+        // The balloon's interrupt is a level, as a PCI bus has them: firmware would say so here.
+        let slave = Chip { elcr: 1 << (BALLOON_IRQ & 7), ..Chip::new() };
+        Self { master: Chip::new(), slave }
     }
 
     /// Sets the level of an interrupt line of the PC, 0..=15 but 2.

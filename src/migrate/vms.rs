@@ -14,7 +14,7 @@ use migration::{Bitmap, DestinationVm, Offer, SourceVm, ZERO_PAGE};
 use serde::{Deserialize, Serialize};
 
 /// The version of the state package.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// What is not memory: the vCPU's record and the devices', each with a version of its own.
 #[derive(Serialize, Deserialize)]
@@ -24,6 +24,8 @@ struct Package {
     devices: Vec<u8>,
     /// The start of a line on the guest's console, at most a line long.
     console: Vec<u8>,
+    /// Free pages, as runs: see [`crate::vm::free::FreePages::runs`].
+    free: Vec<(u64, u64)>,
 }
 
 /// A VM that leaves.
@@ -63,6 +65,12 @@ impl SourceVm for Leaving<'_> {
         }
     }
 
+    fn free_pages(&mut self, into: &mut Bitmap) {
+        if let Some(tenant) = self.tenant() {
+            into.or(tenant.vm.free_pages().set());
+        }
+    }
+
     fn nanos(&self) -> u64 {
         clock::to_nanos(clock::now())
     }
@@ -94,6 +102,7 @@ impl SourceVm for Leaving<'_> {
             vcpu: state::save(&tenant.vm.vcpu)?,
             devices: tenant.vm.chipset.save(),
             console: tenant.unended_line().to_vec(),
+            free: tenant.vm.free_pages().runs(),
         };
         postcard::to_allocvec(&package).map_err(|error| format!("cannot encode the state: {error}"))
     }
@@ -167,6 +176,7 @@ impl DestinationVm for Arriving<'_> {
         // The devices first: they are all-or-nothing, and the vCPU's record starts the guest's clock.
         tenant.vm.chipset.restore(&package.devices).map_err(|error| error.to_string())?;
         state::restore(&mut tenant.vm.vcpu, &package.vcpu)?;
+        tenant.vm.take_over_free(&package.free);
         tenant.begin_line(&package.console);
         Ok(())
     }

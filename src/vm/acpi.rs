@@ -1,9 +1,10 @@
 //! The ACPI tables of a guest (ACPI 6.5, chapter 5): one processor with its local APIC, two 8259As behind it, the PM1
-//! registers and the reset register. Linux drives an x2APIC that the firmware has enabled only if a MADT names it.
+//! registers and the reset register, and the PCI bus. Linux drives an x2APIC that the firmware has enabled only if a MADT
+//! names it, and then looks for a PCI bus nowhere but in the DSDT.
 
-use crate::devices::power;
+use crate::devices::{BALLOON_IRQ, BALLOON_SLOT, power};
 use acpi_tables::{
-    Aml,
+    Aml, aml,
     facs::FACS,
     fadt::{FADTBuilder, Flags},
     gas::{AccessSize, AddressSpace, GAS},
@@ -32,7 +33,7 @@ const BOOT_ARCHITECTURE: u16 = 1 | 1 << 2 | 1 << 3;
 /// All tables as one piece of memory for `gpa`, which is aligned to 64 bytes. The RSDP is at its start.
 pub fn tables(gpa: u64) -> Vec<u8> {
     let mut bytes = vec![0; Rsdp::len()];
-    let dsdt = place(gpa, &mut bytes, &Sdt::new(*b"DSDT", HEADER, 2, OEM, TABLE, REVISION));
+    let dsdt = place(gpa, &mut bytes, &devices());
     let facs = place(gpa, &mut bytes, &FACS::new());
     let fadt = place(gpa, &mut bytes, &fixed_hardware(dsdt, facs).finalize());
     let madt = place(gpa, &mut bytes, &interrupt_controllers());
@@ -52,6 +53,27 @@ fn place(gpa: u64, bytes: &mut Vec<u8>, table: &impl Aml) -> u64 {
     let at = gpa + bytes.len() as u64;
     table.to_aml_bytes(bytes);
     at
+}
+
+/// A PCI host bridge: its bus, the ports behind it, and the interrupt line of pin A of the balloon.
+fn devices() -> Sdt {
+    let bus = aml::AddressSpace::new_bus_number(0u16, 0);
+    let mechanism = aml::IO::new(0xCF8, 0xCF8, 1, 8);
+    let low = aml::AddressSpace::new_io(0u16, 0xCF7, None);
+    let high = aml::AddressSpace::new_io(0xD00u16, 0xFFFF, None);
+    let resources = aml::ResourceTemplate::new(vec![&bus, &mechanism, &low, &high]);
+    let every_function = BALLOON_SLOT << 16 | 0xFFFF;
+    let (pin_a, no_link) = (aml::ZERO, aml::ZERO);
+    let wire = aml::Package::new(vec![&every_function, &pin_a, &no_link, &BALLOON_IRQ]);
+    let identity = aml::Name::new("_HID".into(), &aml::EISAName::new("PNP0A03"));
+    let resources = aml::Name::new("_CRS".into(), &resources);
+    let routing = aml::Name::new("_PRT".into(), &aml::Package::new(vec![&wire]));
+    let bridge = aml::Device::new("PCI0".into(), vec![&identity, &resources, &routing]);
+    let mut code = Vec::new();
+    aml::Scope::new("_SB_".into(), vec![&bridge]).to_aml_bytes(&mut code);
+    let mut table = Sdt::new(*b"DSDT", HEADER, 2, OEM, TABLE, REVISION);
+    table.append_slice(&code);
+    table
 }
 
 fn fixed_hardware(dsdt: u64, facs: u64) -> FADTBuilder {

@@ -2,13 +2,14 @@
 
 use super::{
     exits::{self, Outcome},
+    free::FreePages,
     linux,
     memory::{GuestMemory, Page},
     settings::Settings,
     vcpu::{Event, Vcpu},
 };
 use crate::{
-    devices::{Chipset, RestartCause},
+    devices::{Chipset, GuestRam, RestartCause, Unreachable},
     machine::{PAGE_SIZE, clock},
     vmx::{ept::Ept, exit::Reason, tracker::Tracker},
 };
@@ -85,10 +86,16 @@ pub struct Vm {
     sample_log: Option<Bitmap>,
     /// Pages modified that the monitor has not told yet, while somebody asks.
     told_log: Option<Bitmap>,
+    /// Pages that the guest has reported free and not modified since.
+    free: FreePages,
     /// Pages of the harvests that a watch has not told yet, while it tells pages.
     watch_log: Option<Bitmap>,
     /// Harvests so far, and what they looked at.
     pub harvests: Harvests,
+    /// What harvests found whose caller does not count it: the next one's does.
+    uncounted: u64,
+    /// The guest has run since the last harvest.
+    ran: bool,
     /// Restarts come from here.
     pub files: Option<GuestFiles>,
     ept: Ept,
@@ -120,8 +127,11 @@ impl Vm {
             migration_log: None,
             sample_log: None,
             told_log: None,
+            free: FreePages::new(pages as u64),
             watch_log: None,
             harvests: Harvests::default(),
+            uncounted: 0,
+            ran: false,
             files: None,
             ept,
             memory,
@@ -153,6 +163,7 @@ impl Vm {
         self.load(files)?;
         self.vcpu.set_tsc(tsc);
         self.chipset.reset();
+        self.free.forget();
         Ok(())
     }
 
@@ -179,12 +190,17 @@ impl Vm {
     /// Runs the guest until something happens, at the latest at `deadline` (TSC ticks of the host).
     pub fn run_until(&mut self, deadline: u64) -> Stop {
         loop {
+            if let Some(gfn) = self.serve_balloon() {
+                self.wait_for(gfn);
+                return Stop::PageMissing(gfn);
+            }
             self.deliver_interrupt();
             if self.vcpu.halted {
                 return Stop::Halted;
             }
             let until = self.device_deadline().map_or(deadline, |device| device.min(deadline));
             let end_in_memory = self.offer_end_in_memory();
+            self.ran = true;
             let reason = match self.vcpu.run(until) {
                 Ok(reason) => reason,
                 Err(number) => return Stop::Dead(format!("VM entry failed, VM-instruction error {number}")),
@@ -237,11 +253,21 @@ impl Vm {
     /// Collects the pages modified since the last harvest, by the guest and by the hypervisor, into every log that is
     /// open, and returns how many there were; a large leaf counts as one.
     pub fn harvest(&mut self) -> u64 {
+        core::mem::take(&mut self.uncounted) + self.harvest_now()
+    }
+
+    fn harvest_now(&mut self) -> u64 {
+        self.ran = false;
         self.take_modification_log();
+        self.ept.dirty_regions(|first, count| self.free.some_modified(first, count));
+        if let Some(written) = self.memory.written() {
+            self.free.all_modified(written);
+        }
         let mut logs = [&mut self.migration_log, &mut self.sample_log, &mut self.told_log, &mut self.watch_log];
         let mut by_guest_alone = 0;
         let harvest = self.ept.harvest(|gfn| {
             by_guest_alone += u64::from(!self.memory.was_written(gfn));
+            self.free.modified(gfn);
             logs.iter_mut().filter_map(|log| log.as_mut()).for_each(|log| {
                 log.set(gfn);
             });
@@ -250,6 +276,40 @@ impl Vm {
         self.harvests.count += 1;
         self.harvests.looked_at += harvest.looked_at;
         by_guest_alone + harvest.regions + by_host
+    }
+
+    /// Between two entries into the guest: takes what the guest has told its balloon since. Returns the page that must come first.
+    fn serve_balloon(&mut self) -> Option<u64> {
+        if !self.chipset.balloon_has_work() {
+            return None;
+        }
+        let mut ram = Reach { memory: &mut self.memory, missing: self.missing.as_ref() };
+        let served = self.chipset.serve_balloon(&mut ram);
+        if served.forget {
+            self.free.forget();
+        }
+        if !served.reported.is_empty() {
+            // What was modified until now is not to count as modified after the report.
+            self.uncounted += self.harvest_now();
+        }
+        for (gpa, length) in served.reported {
+            self.free.report(gpa, length);
+        }
+        served.missing
+    }
+
+    /// The pages whose content the guest does not need now.
+    pub fn free_pages(&mut self) -> &FreePages {
+        if self.ran || self.memory.written().is_some() {
+            self.uncounted += self.harvest_now();
+        }
+        &self.free
+    }
+
+    /// Takes over what another host knew of free pages. Their arrival here counts as no use of them.
+    pub fn take_over_free(&mut self, runs: &[(u64, u64)]) {
+        self.uncounted += self.harvest_now();
+        self.free.take_over(runs);
     }
 
     /// Right after a harvest that nobody waits for: large leaves come back if no log is open. Not as the last log closes, because
@@ -393,5 +453,34 @@ impl Vm {
     /// Bytes of tables and logs that this VM costs the host beside its memory.
     pub fn overhead(&self) -> usize {
         self.ept.size()
+    }
+}
+
+/// Guest memory as the devices reach it: pages that have not come yet are out of reach.
+struct Reach<'a> {
+    memory: &'a mut GuestMemory,
+    missing: Option<&'a Bitmap>,
+}
+
+impl Reach<'_> {
+    fn all_present(&self, gpa: u64, length: usize) -> Result<(), Unreachable> {
+        let Some(missing) = self.missing else { return Ok(()) };
+        let last = gpa.saturating_add((length as u64).saturating_sub(1)) / PAGE_SIZE as u64;
+        match missing.next_set(gpa / PAGE_SIZE as u64).filter(|gfn| *gfn <= last) {
+            Some(gfn) => Err(Unreachable::Missing(gfn)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl GuestRam for Reach<'_> {
+    fn read(&self, gpa: u64, into: &mut [u8]) -> Result<(), Unreachable> {
+        self.all_present(gpa, into.len())?;
+        self.memory.read(gpa, into).then_some(()).ok_or(Unreachable::Outside)
+    }
+
+    fn write(&mut self, gpa: u64, bytes: &[u8]) -> Result<(), Unreachable> {
+        self.all_present(gpa, bytes.len())?;
+        self.memory.write(gpa, bytes).map_err(|_| Unreachable::Outside)
     }
 }

@@ -93,6 +93,22 @@ impl GuestMemory {
         self.page(gpa / PAGE_SIZE as u64)?.get((gpa % PAGE_SIZE as u64) as usize).copied()
     }
 
+    /// Copies out of the guest. False when a byte of it lies outside.
+    pub fn read(&self, gpa: u64, into: &mut [u8]) -> bool {
+        let mut at = gpa;
+        let mut rest = into;
+        while !rest.is_empty() {
+            let offset = (at % PAGE_SIZE as u64) as usize;
+            let (now, later) = rest.split_at_mut(rest.len().min(PAGE_SIZE - offset));
+            let page = self.page(at / PAGE_SIZE as u64);
+            let Some(bytes) = page.and_then(|page| page.get(offset..offset + now.len())) else { return false };
+            now.copy_from_slice(bytes);
+            at = at.saturating_add(now.len() as u64);
+            rest = later;
+        }
+        true
+    }
+
     /// Copies into the guest.
     ///
     /// # Errors
@@ -110,6 +126,11 @@ impl GuestMemory {
             rest = later;
         }
         Ok(())
+    }
+
+    /// The pages that the hypervisor wrote since [`GuestMemory::take_written`]; none if there is no such page.
+    pub fn written(&self) -> Option<&Bitmap> {
+        (self.written_count > 0).then_some(&self.written)
     }
 
     /// Adds the pages that the hypervisor wrote since the last call to each log, and forgets them. Returns how many there were.

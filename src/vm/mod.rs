@@ -5,6 +5,7 @@ pub mod archive;
 pub mod cpuid;
 #[cfg(target_os = "none")]
 pub mod exits;
+pub mod free;
 pub mod linux;
 #[cfg(target_os = "none")]
 mod machine;

@@ -4,6 +4,7 @@
 mod cancel;
 mod dirty;
 mod engines;
+mod free;
 mod input;
 mod migrations;
 mod processes;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         dirty::trials(),
         migrations::trials(),
         engines::trials(),
+        free::trials(),
         several::trials(),
         cancel::trials(),
         processes::trials(),

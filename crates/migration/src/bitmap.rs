@@ -49,6 +49,14 @@ impl Bitmap {
         self.place(gfn).is_some_and(|place| self.bits.replace(place, false))
     }
 
+    /// Adds (or removes) `count` pages from `first` on, as far as they lie inside.
+    pub fn fill(&mut self, first: u64, count: u64, value: bool) {
+        let end = first.saturating_add(count).min(self.pages());
+        if let Some(bits) = self.bits.get_mut(first.min(end) as usize..end as usize) {
+            bits.fill(value);
+        }
+    }
+
     /// Whether a page is in the set.
     #[must_use]
     pub fn test(&self, gfn: u64) -> bool {
@@ -215,6 +223,7 @@ mod tests {
         #[test]
         fn it_is_a_set(
             pages in 1u64..300,
+            run in (0u64..310, prop_oneof![0u64..310, Just(u64::MAX)], any::<bool>()),
             ops in proptest::collection::vec((0u64..310, any::<bool>()), 0..200),
             other in proptest::collection::btree_set(0u64..300, 0..100),
             from in 0u64..320,
@@ -227,6 +236,10 @@ mod tests {
                     prop_assert_eq!(bitmap.clear(gfn), model.remove(&gfn));
                 }
             }
+            let (first, more, value) = run;
+            bitmap.fill(first, more, value);
+            model.retain(|gfn| value || !(first..first.saturating_add(more)).contains(gfn));
+            model.extend((first..first.saturating_add(more).min(pages)).filter(|_| value));
             prop_assert_eq!(bitmap.count(), model.len() as u64);
             prop_assert_eq!(bitmap.next_set(from), model.range(from..).next().copied());
             prop_assert_eq!(bitmap.previous_set(from), model.range(..=from).next_back().copied());

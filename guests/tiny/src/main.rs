@@ -23,6 +23,7 @@ mod interval;
 mod memory;
 #[cfg(target_os = "none")]
 mod restart;
+mod ring;
 #[cfg(target_os = "none")]
 mod timer;
 #[cfg(target_os = "none")]

@@ -3,6 +3,7 @@
 use crate::attempt::{self, Outcome};
 use crate::line;
 use crate::options::Options;
+use crate::ring;
 
 const INVALID_OPCODE: u64 = 6;
 const GENERAL_PROTECTION: u64 = 13;
@@ -87,6 +88,8 @@ pub fn run(options: &Options) {
             kind.note(attempt::port_out(port, width, value));
         }
     }
+    kind.end("ring");
+    (0..count).for_each(|_| random.touch_ring(&mut kind));
     kind.end("instruction");
     for index in 0..attempt::instructions() {
         kind.note(attempt::instruction(index));
@@ -177,6 +180,26 @@ impl Random {
     fn port(&mut self) -> u16 {
         let number = self.next() as u16;
         if self.next() & 1 == 0 { number & 0x3ff } else { number }
+    }
+
+    /// Writes a word of the balloon's ring, and tries one of its registers.
+    fn touch_ring(&mut self, kind: &mut Kind) {
+        const BALLOON: u16 = 0xc000;
+        // Descriptors and indices are near the start. Few values are small enough to be one.
+        let near = self.next() & 1 == 0;
+        let word = self.pick(if near { 320 } else { ring::WORDS as u64 });
+        let value = if self.next() & 3 == 0 { self.next() as u16 } else { self.pick(40) as u16 };
+        ring::write(word, value);
+        let queue = self.pick(6) as u32;
+        // Nothing of the guest's own memory but the ring: the device writes there.
+        let page = if self.next() & 7 == 0 { 1 << 20 | self.next() as u32 } else { ring::page() };
+        kind.note(match self.pick(6) {
+            0 => attempt::port_out(BALLOON + 14, 2, queue),
+            1 => attempt::port_out(BALLOON + 8, 4, page),
+            2 | 3 => attempt::port_out(BALLOON + 16, 2, queue),
+            4 => attempt::port_out(BALLOON + 4, 4, self.next() as u32),
+            _ => attempt::port_in(BALLOON + (self.next() & 0x3f) as u16, self.width()),
+        });
     }
 
     fn width(&mut self) -> u64 {

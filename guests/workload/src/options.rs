@@ -6,6 +6,7 @@ use crate::process::Start;
 /// How it is called.
 pub const USAGE: &str = "usage: workload idle|calm|unruly|storm|reboot|census [options]
   --range SIZE             memory that is kept and checked, e.g. 32M (default 4M, unruly 32M, storm 256K)
+  --used SIZE              memory that is written once and given back before the first heartbeat (default none)
   --pages-per-second N     calm: pages written a second (default 10); unruly: the same, 0 = as fast as it can (default)
   --rate N                 storm: processes a second (default 200)
   --life MS                storm: how long each lives (default 0)
@@ -30,6 +31,8 @@ pub struct Options {
     pub work: Work,
     /// Pages of the checked range.
     pub range_pages: usize,
+    /// Bytes that are used once, before it starts.
+    pub used: usize,
 }
 
 /// What a workload does beside its heartbeat.
@@ -148,11 +151,13 @@ fn build(name: &str, pairs: &[(&str, &str)]) -> Result<Options, String> {
         "census" => Work::Census,
         _ => return Err(format!("there is no workload `{name}`")),
     };
+    let mut used = 0;
     for (key, value) in pairs {
         let unreadable = || format!("`{value}` is no value of `{key}`");
         let number = || value.parse::<u64>().map_err(|_| unreadable());
         match (*key, &mut work) {
             ("range", _) => range = size(value).ok_or_else(unreadable)?,
+            ("used", _) => used = size(value).ok_or_else(unreadable)?,
             ("pages-per-second", Work::Calm { pages_per_second }) => *pages_per_second = number()?,
             ("pages-per-second", Work::Unruly(unruly)) => unruly.pages_per_second = number()?,
             ("rate", Work::Storm(storm)) => storm.rate = number()?,
@@ -165,7 +170,7 @@ fn build(name: &str, pairs: &[(&str, &str)]) -> Result<Options, String> {
             _ => return Err(format!("`{name}` has no option `{key}`")),
         }
     }
-    Ok(Options { work, range_pages: range.div_ceil(PAGE) })
+    Ok(Options { work, range_pages: range.div_ceil(PAGE), used })
 }
 
 /// `4096`, `64K`, `32M`, `1G`; more than zero.
@@ -194,6 +199,7 @@ mod tests {
             ("storm --rate 50 --life 5 --exec", "workload.rate=50 workload.life=5 workload=storm workload.exec x=y"),
             ("storm --spawn --jobs 8 --count 40", "workload=storm workload.spawn workload.count=40 workload.jobs=8"),
             ("reboot --after 7", "workload=reboot workload.after=7 shell"),
+            ("idle --used 2M", "workload.used=2M"),
             ("idle", "console=ttyS0"),
         ] {
             assert_eq!(arguments(as_arguments), from_command_line(as_command_line), "{as_arguments}");

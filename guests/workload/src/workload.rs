@@ -9,6 +9,7 @@ use crate::pace::Pace;
 use crate::pattern::{Mismatch, Range};
 use crate::process;
 use crate::storm::Storm;
+use std::hint;
 
 /// The time from one slice of work to the next.
 const SLICE: Nanos = 10 * MILLISECOND;
@@ -28,6 +29,7 @@ const ERRORS_PRINTED: u64 = 20;
 /// Runs for ever, or until `reboot` restarts the guest.
 pub fn run(options: &Options) -> ! {
     let mut memory = Memory { range: Range::new(options.range_pages), counts: Counts::default() };
+    use_once(options.used);
     console::line(&format!("start {}", options.work.name()));
     let start = clock::now();
     let mut activity = Activity::new(&options.work, start);
@@ -49,6 +51,19 @@ pub fn run(options: &Options) -> ! {
             clock::sleep_until(next);
         }
     }
+}
+
+/// Leaves free memory as it is in a guest that has been at work for a while: no two pages alike. (Numbers by Marsaglia's
+/// xorshift64.)
+fn use_once(bytes: usize) {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let numbers = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    });
+    drop(hint::black_box(numbers.take(bytes / size_of::<u64>()).collect::<Vec<_>>()));
 }
 
 /// The checked range, and what was counted.

@@ -87,15 +87,53 @@ fn every_way_to_restart_names_its_cause() {
 }
 
 #[test]
-fn pci_address_reads_back_and_never_restarts() {
+fn the_pci_bus_has_a_bridge_and_a_balloon_and_nothing_else() {
     let mut guest = Guest::new();
     guest.outb(0x01, 0xCFB); // pci_check_type1
-    for address in [0x8000_0000u32, 0x8000_0604] {
+    let mut found = Vec::new();
+    for function in 0..32 * 8u32 {
+        let address = 0x8000_0000 | function << 8;
         assert_eq!(guest.chipset.write_port(0xCF8, Width::Dword, address, 0), None);
         assert_eq!(guest.chipset.read_port(0xCF8, Width::Dword, 0), address);
-        assert_eq!(guest.chipset.read_port(0xCFC, Width::Dword, 0), 0xFFFF_FFFF);
-        assert_eq!(guest.chipset.read_port(0xCFE, Width::Word, 0), 0xFFFF);
+        match guest.chipset.read_port(0xCFC, Width::Dword, 0) {
+            u32::MAX => assert_eq!(guest.chipset.read_port(0xCFE, Width::Word, 0), 0xFFFF),
+            identity => found.push((function, identity)),
+        }
     }
+    assert_eq!(found, [(0, 0x0008_1B36), (8, 0x1002_1AF4)]);
+    guest.chipset.write_port(0xCF8, Width::Dword, 0x8000_0008, 0);
+    assert_eq!(guest.chipset.read_port(0xCFE, Width::Word, 0), 0x0600, "a host bridge");
+    guest.chipset.write_port(0xCF8, Width::Dword, 0x8001_0000, 0);
+    assert_eq!(guest.chipset.read_port(0xCFC, Width::Dword, 0), u32::MAX, "there is one bus");
+}
+
+#[test]
+fn the_balloons_ports_have_a_size_and_move_where_the_guest_says() {
+    let mut guest = Guest::new();
+    let features = |guest: &mut Guest, base: u16| guest.chipset.read_port(base, Width::Dword, 0);
+    let write = |guest: &mut Guest, register: u32, value: u32| {
+        guest.chipset.write_port(0xCF8, Width::Dword, 0x8000_0800 | register, 0);
+        guest.chipset.write_port(0xCFC, Width::Dword, value, 0);
+        guest.chipset.read_port(0xCFC, Width::Dword, 0)
+    };
+    assert_eq!(features(&mut guest, 0xC000), 1 << 5);
+    assert_eq!(write(&mut guest, 0x04, 0) & 1, 0);
+    assert_eq!(features(&mut guest, 0xC000), u32::MAX, "no longer decoded");
+    assert_eq!(write(&mut guest, 0x10, u32::MAX), 0xFFC1, "64 ports");
+    assert_eq!(write(&mut guest, 0x10, 0xD041), 0xD041);
+    assert_eq!(write(&mut guest, 0x04, u32::MAX), 0x0405);
+    assert_eq!((features(&mut guest, 0xD040), features(&mut guest, 0xC000)), (1 << 5, u32::MAX));
+    // Ports that nobody has assigned are not taken from those that have them.
+    assert_eq!(write(&mut guest, 0x10, 0), 1);
+    guest.outb(0xA5, 0x21);
+    assert_eq!(guest.inb(0x21), 0xA5);
+    assert_eq!(write(&mut guest, 0x3C, 0x05) & 0xFFFF, 0x0105, "pin A, and the guest's note");
+    assert_eq!(write(&mut guest, 0x00, 0), 0x1002_1AF4);
+}
+
+#[test]
+fn the_pci_mechanism_never_restarts_by_wide_accesses() {
+    let mut guest = Guest::new();
     for port in 0xCF5..=0xCF9 {
         for width in [Width::Word, Width::Dword] {
             assert_eq!(guest.chipset.write_port(port, width, 0x0606_0606, 0), None);

@@ -1,6 +1,7 @@
 //! What Linux 6.1 does to these devices while it boots, step by step, and what it must see; and what guests and
 //! records do that mean harm ([`wild`]).
 
+mod balloon;
 mod board;
 mod pic;
 mod pit;

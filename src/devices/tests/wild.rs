@@ -21,7 +21,7 @@ type Seen = (u64, Vec<u8>, bool, Option<Nanos>);
 
 fn ports() -> impl Strategy<Value = u16> {
     let devices = prop::sample::select(&[0x20u16, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1, 0x61, 0x64, 0x70, 0x71, 0x92][..]);
-    prop_oneof![4 => devices, 3 => 0x40u16..0x44, 3 => 0x3F8u16..0x400, 1 => 0xCF4u16..0xD00, 1 => any::<u16>()]
+    prop_oneof![4 => devices, 3 => 0x40u16..0x44, 3 => 0x3F8u16..0x400, 1 => 0xCF4u16..0xD00, 1 => 0xC000u16..0xC040, 1 => any::<u16>()]
 }
 
 fn widths() -> impl Strategy<Value = Width> {

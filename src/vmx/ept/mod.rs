@@ -114,6 +114,11 @@ impl Ept {
         self.tables.is_dirty(gfn)
     }
 
+    /// Calls `found` with the pages under each large leaf that was written since the last harvest, as the first one and their number.
+    pub fn dirty_regions(&mut self, found: impl FnMut(u64, u64)) {
+        self.tables.dirty_regions(found);
+    }
+
     /// Maps by pages of 4 KiB, all at once. Harvest first: a dirty large leaf becomes 512 dirty pages.
     pub fn split(&mut self) {
         let changed = self.tables.split();

@@ -218,6 +218,18 @@ impl<M: AsMut<[u64]>> Tables<M> {
         harvest.looked_at += self.whole as u64;
     }
 
+    /// Calls `found` with the pages under each large leaf that was written since the last harvest, as the first one and their
+    /// number. Nothing is cleared.
+    pub fn dirty_regions(&mut self, mut found: impl FnMut(u64, u64)) {
+        if !self.large {
+            return;
+        }
+        let entries = self.memory.as_mut().iter().skip(DIRECTORIES).take(self.whole);
+        for (region, _) in entries.enumerate().filter(|(_, entry)| **entry & DIRTY != 0) {
+            found((region * ENTRIES) as u64, ENTRIES as u64);
+        }
+    }
+
     fn harvest_region(&mut self, region: usize, found: &mut impl FnMut(u64), harvest: &mut Harvest) {
         let before = harvest.pages;
         if self.tracker == Tracker::PageModificationLog {

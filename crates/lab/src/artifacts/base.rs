@@ -140,7 +140,7 @@ fn write_program(path: &Path, text: &str) -> Result<()> {
 /// Copies a module without its debugging and type information, which are two thirds of its bytes, and without the
 /// symbols that nothing refers to: while a module is loaded, the kernel looks for a symbol at every function entry
 /// (ftrace), each time through all of the module's symbols.
-fn strip_module(module: &Path, folder: &Path) -> Result<PathBuf> {
+pub(super) fn strip_module(module: &Path, folder: &Path) -> Result<PathBuf> {
     let to = folder.join(name(module));
     let mut objcopy = tools::command(&tools::OBJCOPY)?;
     objcopy.args(["--strip-unneeded", "-R", ".BTF"]).arg(module).arg(&to);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::base::strip_module;
 use super::cpio::Archive;
 use super::stamp::{self, Ingredients};
 use super::{Artifacts, BARE, cargo, target};
@@ -12,11 +13,15 @@ use super::{Artifacts, BARE, cargo, target};
 /// The host's own target, named so that static linking is asked of the guest's program and not of the build's.
 const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// What every Linux guest is told: where its console is, what the VM has not (ACPI, PCI), and what to leave out.
-/// `panic=-1` restarts at once, so that a panic is seen as a restart. The other words are about time: guests/README.md
+/// What the guest's balloon needs, in the order in which it is loaded.
+const BALLOON_MODULES: [&str; 6] =
+    ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_balloon"];
+
+/// What every Linux guest is told: where its console is, and what to leave out. `panic=-1` restarts at once, so that a panic
+/// is seen as a restart. The other words are about time: guests/README.md
 /// has the measurements.
 pub fn command_line() -> String {
-    const OWN: &str = "console=ttyS0 quiet nokaslr pci=off mitigations=off io_delay=none no_timer_check \
+    const OWN: &str = "console=ttyS0 quiet nokaslr mitigations=off io_delay=none no_timer_check \
         random.trust_cpu=on cryptomgr.notests audit=0 init_on_alloc=0 clearcpuid=erms rdinit=/init panic=-1";
     format!("{OWN} {}", slow_initcalls())
 }
@@ -101,9 +106,12 @@ impl Artifacts {
         let workload = target().join(STATIC_TARGET).join("release/guest-workload");
         let busybox = &self.debian()?.busybox;
         let product = self.place.join("guest.cpio");
-        stamp::build(&product, Ingredients::new().file(&workload)?.file(busybox)?, |partial| {
+        let modules = BALLOON_MODULES.map(|module| self.debian()?.module(module));
+        let modules = modules.into_iter().collect::<Result<Vec<_>>>()?;
+        let from = Ingredients::new().file(&workload)?.file(busybox)?.files(&modules)?;
+        stamp::build(&product, from, |partial| {
             let mut archive = Archive::new();
-            for folder in ["bin", "dev", "proc", "sys"] {
+            for folder in ["bin", "dev", "modules", "proc", "sys"] {
                 archive.directory(folder);
             }
             archive.console("dev/console");
@@ -112,6 +120,7 @@ impl Artifacts {
             // For the shell, that a person can start the workloads by hand.
             archive.link("bin/sh", "busybox");
             archive.link("bin/workload", "../init");
+            add_modules(&mut archive, &modules, &partial.with_extension("modules"))?;
             Ok(fs::write(partial, archive.finish())?)
         })?;
         Ok(product)
@@ -123,6 +132,16 @@ impl Artifacts {
         cargo(&["build", "--release", "--package", "guest-tiny", "--target", BARE])?;
         Ok(target().join(BARE).join("release/guest-tiny"))
     }
+}
+
+/// The names begin with numbers: init loads them in the order of their names.
+fn add_modules(archive: &mut Archive, modules: &[PathBuf], scratch: &Path) -> Result<()> {
+    fs::create_dir_all(scratch)?;
+    for (number, (name, module)) in BALLOON_MODULES.iter().zip(modules).enumerate() {
+        let stripped = strip_module(module, scratch)?;
+        archive.file(&format!("modules/{number}-{name}.ko"), &fs::read(stripped)?);
+    }
+    stamp::remove(scratch)
 }
 
 #[cfg(test)]

@@ -15,11 +15,13 @@ use crate::agent::wire::{Host, Kind, Line, Party};
 use crate::env::{DESTINATION_ADDRESS, Environment, Machines, PORT};
 use crate::interrupt;
 use crate::machine::process::tail;
-use crate::options::{HEARTBEAT, MigrateOptions, Workload};
+use crate::options::{GuestKind, HEARTBEAT, MigrateOptions, Workload};
 use crate::testbed::{Received, Testbed, Wiring};
 
 /// Heartbeats before the migration: the guest's start is over, and its silences are its own.
 const SETTLE: u64 = 10;
+/// The same for Linux, which first reports its free pages 2 s after its balloon is there.
+const SETTLE_LINUX: u64 = 30;
 /// Heartbeats that have to come from the destination.
 const AFTERWARDS: u64 = 10;
 /// A guest that prints no heartbeat is at work when it has printed nothing for so long.
@@ -58,7 +60,10 @@ impl Patience {
 /// falls into the middle of the sample.
 fn settled(options: &MigrateOptions) -> u64 {
     if options.guest.workload != Workload::Reboot {
-        return SETTLE;
+        return match options.guest.guest {
+            GuestKind::Linux => SETTLE_LINUX,
+            GuestKind::Tiny => SETTLE,
+        };
     }
     let shutdown = shutdown_time(options.hosts.env);
     let lead = (options.movement.ts / 2 + COMMAND_LATENCY).saturating_sub(shutdown);
@@ -241,7 +246,8 @@ mod tests {
 
     #[test]
     fn a_guest_that_restarts_is_asked_for_before_it_does() {
-        assert_eq!(settled_with("--env bochs --workload calm"), SETTLE);
+        assert_eq!(settled_with("--env bochs --workload calm"), SETTLE_LINUX);
+        assert_eq!(settled_with("--env bochs --guest tiny --workload calm"), SETTLE);
         // 250 ms to the middle of the sample, 450 ms to its start, less 50 ms to shut down: six beats before the last.
         assert_eq!(settled_with("--env bochs --workload reboot"), 14);
         assert_eq!(settled_with("--env bochs --workload reboot --ts 1s"), 11);

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// The rows of a report that a person wants first: a name, and where the value is.
-const ROWS: [(&str, &[&str]); 19] = [
+const ROWS: [(&str, &[&str]); 20] = [
     ("identifier before", &["sample", "start"]),
     ("identifier after", &["sample", "end"]),
     ("path", &["decision", "path"]),
@@ -17,6 +17,7 @@ const ROWS: [(&str, &[&str]); 19] = [
     ("postcopy-requests", &["migration", "postcopy-requests"]),
     ("pages normal", &["migration", "pages", "normal"]),
     ("pages duplicate", &["migration", "pages", "duplicate"]),
+    ("pages free", &["migration", "pages", "free"]),
     ("bytes", &["migration", "bytes"]),
     ("throughput B/s", &["migration", "throughput"]),
     ("pages-compared", &["verify", "pages-compared"]),
