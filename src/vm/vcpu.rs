@@ -105,6 +105,10 @@ pub struct Vcpu {
     allowed_cr4: u64,
     vpid: u16,
     timer_shift: u32,
+    /// Entries so far.
+    entries: u64,
+    /// TSC ticks from right before each entry to right after its exit, together.
+    inside: u64,
 }
 
 impl Vcpu {
@@ -128,6 +132,8 @@ impl Vcpu {
             allowed_cr4: cpuid::allowed_cr4(host_cpuid),
             vpid,
             timer_shift: operation::capabilities().timer_shift,
+            entries: 0,
+            inside: 0,
         };
         vcpu.write_controls(ept.pointer())?;
         vcpu.write_host_state();
@@ -408,11 +414,19 @@ impl Vcpu {
             self.vmcs.write(fields::ENTRY_EXCEPTION_ERROR, u64::from(event.error));
             self.vmcs.write(fields::ENTRY_INSTRUCTION_LENGTH, u64::from(event.length));
         }
-        let timer = timer::value_until(clock::now(), deadline, self.timer_shift);
+        let entered = clock::now();
+        let timer = timer::value_until(entered, deadline, self.timer_shift);
         self.vmcs.write(fields::PREEMPTION_TIMER, u64::from(timer));
         run(&mut self.vmcs, &mut self.registers)?;
+        self.inside = self.inside.wrapping_add(clock::now().wrapping_sub(entered));
+        self.entries += 1;
         self.keep_interrupted_delivery();
         Ok(Reason::from_field(self.vmcs.read(fields::EXIT_REASON)))
+    }
+
+    /// TSC ticks that the guest had so far, where entering and leaving it takes `switch` of them each time.
+    pub fn guest_ticks(&self, switch: u64) -> u64 {
+        self.inside.saturating_sub(self.entries.saturating_mul(switch))
     }
 
     /// An exit in the middle of a delivery (an EPT violation on the guest's stack, say) leaves the event in the
