@@ -191,8 +191,7 @@ impl Host {
     fn stopped(&mut self, id: TenantId, stop: Stop) {
         let Some(tenant) = self.guests.get(id) else { return };
         match stop {
-            Stop::Yield | Stop::Halted => {}
-            Stop::AddressSpace(old, new) => tenant.address_space(old, new),
+            Stop::Yield | Stop::Halted | Stop::AddressSpace(..) => {}
             Stop::PageMissing(gfn) => self.migrations.page_missing(id, gfn, &mut self.guests),
             Stop::Restart(cause) => match tenant.restart(cause) {
                 Ok(event) => self.terminal.tell(event),

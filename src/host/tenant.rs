@@ -116,13 +116,27 @@ impl Tenant {
         self.throttle?.held_until(clock::now())
     }
 
-    /// Runs the guest until something happens, at the latest at `deadline` or when its share is used up.
+    /// Runs the guest until something happens that concerns others, at the latest at `deadline` or when its share is used up.
     pub fn run_until(&mut self, deadline: u64) -> Stop {
-        let Some(throttle) = &mut self.throttle else { return self.vm.run_until(deadline) };
         let start = clock::now();
-        let stop = self.vm.run_until(deadline.min(throttle.may_run_until(start)));
-        throttle.ran(start, clock::now());
+        let share = self.throttle.as_ref().map_or(u64::MAX, |throttle| throttle.may_run_until(start));
+        let stop = self.run_and_follow(deadline.min(share));
+        if let Some(throttle) = &mut self.throttle {
+            throttle.ran(start, clock::now());
+        }
         stop
+    }
+
+    fn run_and_follow(&mut self, deadline: u64) -> Stop {
+        loop {
+            match self.vm.run_until(deadline) {
+                Stop::AddressSpace(old, new) => self.address_space(old, new),
+                other => return other,
+            }
+            if clock::now() >= deadline {
+                return Stop::Yield;
+            }
+        }
     }
 
     /// `jiffies` have passed. Harvests when it is time, and gives the sample that this ended.
@@ -322,7 +336,7 @@ impl Tenant {
     }
 
     /// The guest replaced `old` by `new` in CR3.
-    pub fn address_space(&mut self, old: u64, new: u64) {
+    fn address_space(&mut self, old: u64, new: u64) {
         let changes = self.processes.cr3_load(old, new, &mut Roots(&mut self.vm));
         self.observer.processes(changes);
         self.let_own_switches_be(new);

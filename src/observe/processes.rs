@@ -217,7 +217,7 @@ pub fn own_values(cr3: u64, pcid: bool, roots: &mut impl GuestRoots) -> Vec<u64>
     const USERS_ROOT: u64 = 1 << 12;
     let users = USERS_ROOT | if pcid { 1 << 11 } else { 0 };
     let root = key(cr3, roots);
-    let paired = is_pair(root & !1, root | 1, roots);
+    let paired = root & 1 == 0 && maps_the_same(root, root | 1, roots);
     let kernels = match paired {
         true => cr3 & !KEEP & !users,
         false => cr3 & !KEEP,
@@ -239,11 +239,13 @@ pub fn own_values(cr3: u64, pcid: bool, roots: &mut impl GuestRoots) -> Vec<u64>
 fn key(cr3: u64, roots: &mut impl GuestRoots) -> u64 {
     let gfn = (cr3 & ADDRESS) >> 12;
     let kernels = gfn & !1;
-    if gfn != kernels && is_pair(kernels, gfn, roots) { kernels } else { gfn }
+    if gfn != kernels && maps_the_same(gfn, kernels, roots) { kernels } else { gfn }
 }
 
-fn is_pair(kernels: u64, users: u64, roots: &mut impl GuestRoots) -> bool {
-    marks_of(users, roots).is_some_and(|marks| marks == marks_now(kernels, &marks, roots))
+/// Whether the page beside a root that is loaded is the same process's. The loaded one comes first: a process has its marks
+/// where they are soon found, and the other page may be anything.
+fn maps_the_same(loaded: u64, beside: u64, roots: &mut impl GuestRoots) -> bool {
+    marks_of(loaded, roots).is_some_and(|marks| marks == marks_now(beside, &marks, roots))
 }
 
 /// Nothing if the user half lets nobody through. From the top down first, where a process has its stack: one that
