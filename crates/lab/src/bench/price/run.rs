@@ -18,7 +18,7 @@ use crate::session::{folder, vm, write_guests};
 use crate::testbed::{Received, Testbed};
 
 /// Each state is measured so many times; the state without watching once more, so that each other one lies between two of it.
-const TURNS: usize = 4;
+const TURNS: usize = 3;
 /// The guest tells its work once a second. Of what it tells after a change of state the first still has the state before in it;
 /// from the second on, so many seconds are measured.
 const SECONDS: usize = 4;
