@@ -330,6 +330,10 @@ impl Tenant {
 
     /// The process of this CR3 may switch between its own roots without an exit.
     fn let_own_switches_be(&mut self, cr3: u64) {
+        // Nested, KVM offers none, and each write of such a field would be an exit to it.
+        if self.vm.vcpu.cr3_targets() == 0 {
+            return;
+        }
         let pcid = self.vm.vcpu.has_pcid();
         let values = own_values(cr3, pcid, &mut Roots(&mut self.vm));
         self.vm.vcpu.set_cr3_targets(&values);

@@ -131,12 +131,10 @@ impl ProcessTable {
 
     /// Looks at the root that is being left. True if it is a process that lives on.
     fn leave(&mut self, old: u64, roots: &mut impl GuestRoots, changes: &mut Changes) -> bool {
-        if !self.live.contains_key(&old) {
-            return false;
-        }
+        let Some(known) = self.live.get_mut(&old) else { return false };
         match marks_of(old, roots) {
             Some(marks) => {
-                self.live.insert(old, marks);
+                *known = marks;
                 true
             }
             None => {

@@ -384,12 +384,16 @@ impl Vcpu {
         self.vmcs.read(fields::GUEST_CR4) & CR4_PCIDE != 0
     }
 
-    /// Values that may be written to CR3 without an exit while loads are watched; as many of the first ones as the CPU
-    /// takes. It compares all that is written, bit 63 too (SDM 26.1.3).
+    /// How many values of CR3 may be loaded without an exit while loads are watched.
+    pub fn cr3_targets(&self) -> usize {
+        operation::capabilities().cr3_targets
+    }
+
+    /// Names these values; as many of the first ones as the CPU takes. It compares all that is written, bit 63 too
+    /// (SDM 26.1.3).
     pub fn set_cr3_targets(&mut self, values: &[u64]) {
-        let room = operation::capabilities().cr3_targets;
         let mut count = 0;
-        for (field, value) in fields::CR3_TARGETS.iter().zip(values).take(room) {
+        for (field, value) in fields::CR3_TARGETS.iter().zip(values).take(self.cr3_targets()) {
             self.vmcs.write(*field, *value);
             count += 1;
         }
