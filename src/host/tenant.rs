@@ -72,6 +72,10 @@ impl GuestRoots for Roots<'_> {
         let bytes = self.0.memory.page(gfn)?.chunks_exact(8).nth(index)?;
         bytes.try_into().ok().map(u64::from_le_bytes)
     }
+
+    fn user_half_is_empty(&mut self, gfn: u64) -> bool {
+        self.0.user_half_is_empty(gfn)
+    }
 }
 
 impl Tenant {

@@ -38,6 +38,10 @@ pub trait GuestRoots {
 
     /// Entry `index` (0 to 511) of the frame taken as a table; nothing outside of the guest's memory.
     fn entry(&mut self, gfn: u64, index: usize) -> Option<u64>;
+
+    /// Whether the lower half of the frame taken as a table, the user's, is all zero: as if each entry of it were looked at,
+    /// and sooner. True for a frame outside of the guest's memory.
+    fn user_half_is_empty(&mut self, gfn: u64) -> bool;
 }
 
 /// Births and deaths seen by one call.
@@ -249,6 +253,9 @@ fn maps_the_same(loaded: u64, beside: u64, roots: &mut impl GuestRoots) -> bool 
 /// Nothing if the user half lets nobody through. From the top down first, where a process has its stack: one that
 /// lives is told by its first entry.
 fn marks_of(root: u64, roots: &mut impl GuestRoots) -> Option<Marks> {
+    if user_entry(root, USER_ENTRIES - 1, roots).is_none() && roots.user_half_is_empty(root) {
+        return None;
+    }
     let mut mark = |index: usize| user_entry(root, index, roots).map(|address| (index, address));
     let highest = (0..USER_ENTRIES).rev().find_map(&mut mark)?;
     let lowest = (0..USER_ENTRIES).find_map(&mut mark)?;
@@ -257,13 +264,15 @@ fn marks_of(root: u64, roots: &mut impl GuestRoots) -> Option<Marks> {
 
 /// Whether the user half leads to a single table of the lowest level.
 fn maps_one_table(root: u64, roots: &mut impl GuestRoots) -> bool {
-    let only = |table: u64, entries: usize, roots: &mut _| {
-        let mut used = (0..entries).filter_map(|index| user_entry(table, index, roots));
+    let only = |table: u64, roots: &mut _| {
+        let mut used = (0..2 * USER_ENTRIES).filter_map(|index| user_entry(table, index, roots));
         used.next().filter(|_| used.next().is_none()).map(|address| address >> 12)
     };
-    let third = only(root, USER_ENTRIES, roots);
-    let second = third.and_then(|table| only(table, 2 * USER_ENTRIES, roots));
-    second.and_then(|table| only(table, 2 * USER_ENTRIES, roots)).is_some()
+    // What has two marks is soon told.
+    let third =
+        marks_of(root, roots).filter(|[lowest, highest]| lowest == highest).map(|[(_, address), _]| address >> 12);
+    let second = third.and_then(|table| only(table, roots));
+    second.and_then(|table| only(table, roots)).is_some()
 }
 
 /// What is in the place of these marks now.

@@ -33,6 +33,10 @@ impl GuestRoots for Guest {
         let frame = self.frames.get(&gfn)?;
         Some(frame.get(&index).copied().unwrap_or(0))
     }
+
+    fn user_half_is_empty(&mut self, gfn: u64) -> bool {
+        self.frames.get(&gfn).is_none_or(|frame| frame.iter().all(|(index, entry)| *index > 255 || *entry == 0))
+    }
 }
 
 impl Guest {

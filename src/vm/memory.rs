@@ -83,9 +83,9 @@ impl GuestMemory {
         self.written_count += u64::from(self.written.set(gfn));
     }
 
-    /// Whether the hypervisor wrote to the page since [`GuestMemory::take_written`].
-    pub fn was_written(&self, gfn: u64) -> bool {
-        self.written_count > 0 && self.written.test(gfn)
+    /// To which of the 64 pages from `64 * word` on the hypervisor wrote since [`GuestMemory::take_written`], the first in bit 0.
+    pub fn written_word(&self, word: usize) -> u64 {
+        if self.written_count == 0 { 0 } else { self.written.words().get(word).copied().unwrap_or(0) }
     }
 
     /// A byte, if there is one.

@@ -191,6 +191,17 @@ impl<M: AsMut<[u64]>> Tables<M> {
     /// Calls `found` with each page modified since the last harvest, and makes it clean. Large leaves are counted only.
     #[must_use = "INVEPT if it is stale"]
     pub fn harvest(&mut self, mut found: impl FnMut(u64)) -> Harvest {
+        self.harvest_words(|word, mut pages| {
+            while pages != 0 {
+                found((word * WORD) as u64 + u64::from(pages.trailing_zeros()));
+                pages &= pages - 1;
+            }
+        })
+    }
+
+    /// The same, with the modified ones of 64 pages at a time: those from `64 * word` on, the first in bit 0.
+    #[must_use = "INVEPT if it is stale"]
+    pub fn harvest_words(&mut self, mut found: impl FnMut(usize, u64)) -> Harvest {
         let mut harvest = Harvest::default();
         if self.large {
             self.search_regions(&mut harvest);
@@ -230,7 +241,7 @@ impl<M: AsMut<[u64]>> Tables<M> {
         }
     }
 
-    fn harvest_region(&mut self, region: usize, found: &mut impl FnMut(u64), harvest: &mut Harvest) {
+    fn harvest_region(&mut self, region: usize, found: &mut impl FnMut(usize, u64), harvest: &mut Harvest) {
         let before = harvest.pages;
         if self.tracker == Tracker::PageModificationLog {
             self.take_logged(region, found, harvest);
@@ -247,37 +258,46 @@ impl<M: AsMut<[u64]>> Tables<M> {
         }
     }
 
-    fn search_leaves(&mut self, region: usize, found: &mut impl FnMut(u64), harvest: &mut Harvest) {
+    fn search_leaves(&mut self, region: usize, found: &mut impl FnMut(usize, u64), harvest: &mut Harvest) {
         let unclean = self.unclean();
-        let first = region * ENTRIES;
-        for (group, leaves) in self.leaves(region).chunks_mut(8).enumerate() {
+        let first = region * ENTRIES / WORD;
+        for (word, leaves) in self.leaves(region).chunks_mut(WORD).enumerate() {
             harvest.looked_at += leaves.len() as u64;
-            // Most pages are clean: one OR of eight leaves finds that out.
-            if leaves.iter().fold(0, |all, leaf| all | leaf) & DIRTY == 0 {
-                continue;
+            let mut pages = 0u64;
+            for (group, leaves) in leaves.chunks_mut(8).enumerate() {
+                // Most pages are clean: one OR of eight leaves finds that out.
+                if leaves.iter().fold(0, |all, leaf| all | leaf) & DIRTY == 0 {
+                    continue;
+                }
+                for (index, leaf) in leaves.iter_mut().enumerate().filter(|(_, leaf)| **leaf & DIRTY != 0) {
+                    *leaf &= !unclean;
+                    pages |= 1 << (group * 8 + index);
+                }
             }
-            for (index, leaf) in leaves.iter_mut().enumerate().filter(|(_, leaf)| **leaf & DIRTY != 0) {
-                *leaf &= !unclean;
-                harvest.pages += 1;
-                found((first + group * 8 + index) as u64);
+            if pages != 0 {
+                harvest.pages += u64::from(pages.count_ones());
+                found(first + word, pages);
             }
         }
     }
 
-    fn take_logged(&mut self, region: usize, found: &mut impl FnMut(u64), harvest: &mut Harvest) {
+    fn take_logged(&mut self, region: usize, found: &mut impl FnMut(usize, u64), harvest: &mut Harvest) {
         let first = region * ENTRIES / WORD;
         for word in first..first + ENTRIES / WORD {
-            let mut bits = self.logged.words().get(word).copied().unwrap_or(0);
+            let pages = self.logged.words().get(word).copied().unwrap_or(0);
             self.logged.set_word(word, 0);
             harvest.looked_at += 1;
+            let mut bits = pages;
             while bits != 0 {
                 let gfn = (word * WORD) as u64 + u64::from(bits.trailing_zeros());
                 bits &= bits - 1;
                 if let Some(leaf) = self.leaf(gfn) {
                     *leaf &= !DIRTY;
                 }
-                harvest.pages += 1;
-                found(gfn);
+            }
+            if pages != 0 {
+                harvest.pages += u64::from(pages.count_ones());
+                found(word, pages);
             }
         }
     }
