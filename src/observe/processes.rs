@@ -211,28 +211,23 @@ impl ProcessTable {
     }
 }
 
-/// The values of CR3 between which the process of `cr3` switches by itself, the most frequent first: the kernel's root
-/// and, with page-table isolation, the user's. With `pcid` (CR4.PCIDE) bit 63 of what is written asks to keep the TLB,
+/// The values of CR3 between which the process of `cr3` switches by itself, the most frequent first: with page-table isolation
+/// the kernel's root and the user's; none without. With `pcid` (CR4.PCIDE) bit 63 of what is written asks to keep the TLB,
 /// and the user's PCID is the kernel's with bit 11 set (Linux, `arch/x86/entry/calling.h`).
 pub fn own_values(cr3: u64, pcid: bool, roots: &mut impl GuestRoots) -> Vec<u64> {
     const KEEP: u64 = 1 << 63;
     const USERS_ROOT: u64 = 1 << 12;
     let users = USERS_ROOT | if pcid { 1 << 11 } else { 0 };
     let root = key(cr3, roots);
-    let paired = root & 1 == 0 && maps_the_same(root, root | 1, roots);
-    let kernels = match paired {
-        true => cr3 & !KEEP & !users,
-        false => cr3 & !KEEP,
-    };
-    let mut values = Vec::with_capacity(4);
-    let mut both = |value: u64| {
-        values.push(value);
-        values.extend(paired.then_some(value | users));
-    };
-    if pcid {
-        both(kernels | KEEP);
+    if root & 1 != 0 || !maps_the_same(root, root | 1, roots) {
+        return Vec::new();
     }
-    both(kernels);
+    let kernels = cr3 & !KEEP & !users;
+    let mut values = Vec::with_capacity(4);
+    if pcid {
+        values.extend([kernels | KEEP, kernels | users | KEEP]);
+    }
+    values.extend([kernels, kernels | users]);
     values
 }
 

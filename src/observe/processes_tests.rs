@@ -423,9 +423,9 @@ fn without_isolation_a_process_has_one_root() {
     let mut guest = Guest::with_old(&[2]);
     guest.fork(4);
     guest.fork(5);
-    assert_eq!(own_values(4 << 12 | 3, true, &mut guest), [0x4003 | 1 << 63, 0x4003]);
-    assert_eq!(own_values(5 << 12, false, &mut guest), [0x5000]);
-    assert_eq!(own_values(u64::MAX, false, &mut guest).len(), 1);
+    for cr3 in [4 << 12 | 3, 5 << 12, u64::MAX] {
+        assert!(own_values(cr3, true, &mut guest).is_empty(), "{cr3:#x}: it loads no other");
+    }
 }
 
 #[test]

@@ -40,6 +40,8 @@ const DIRECTORIES: usize = 2 * ENTRIES;
 /// Bytes of a region.
 const REGION_SIZE: u64 = (ENTRIES * PAGE_SIZE) as u64;
 const WORD: usize = u64::BITS as usize;
+/// Leaves that are looked at together.
+const GROUP: usize = 8;
 
 /// So many harvests in a row must find a region clean before it is closed. The searches that this many harvests waste on a region
 /// that has fallen idle cost about what the exit does that opens it again, so neither choice can lose much (on a real machine
@@ -263,17 +265,15 @@ impl<M: AsMut<[u64]>> Tables<M> {
         let first = region * ENTRIES / WORD;
         for (word, leaves) in self.leaves(region).chunks_mut(WORD).enumerate() {
             harvest.looked_at += leaves.len() as u64;
+            let (groups, rest) = leaves.as_chunks_mut::<GROUP>();
             let mut pages = 0u64;
-            for (group, leaves) in leaves.chunks_mut(8).enumerate() {
-                // Most pages are clean: one OR of eight leaves finds that out.
-                if leaves.iter().fold(0, |all, leaf| all | leaf) & DIRTY == 0 {
-                    continue;
-                }
-                for (index, leaf) in leaves.iter_mut().enumerate().filter(|(_, leaf)| **leaf & DIRTY != 0) {
-                    *leaf &= !unclean;
-                    pages |= 1 << (group * 8 + index);
+            for (group, leaves) in groups.iter_mut().enumerate() {
+                // Most pages are clean: one OR of eight leaves finds that out. (An array, so that it takes no loop.)
+                if leaves.iter().fold(0, |all, leaf| all | leaf) & DIRTY != 0 {
+                    pages |= clean(leaves, unclean) << (group * GROUP);
                 }
             }
+            pages |= clean(rest, unclean).checked_shl((groups.len() * GROUP) as u32).unwrap_or(0);
             if pages != 0 {
                 harvest.pages += u64::from(pages.count_ones());
                 found(first + word, pages);
@@ -431,6 +431,15 @@ fn give(entry: &mut u64, bits: u64) -> bool {
     let before = *entry;
     *entry |= bits;
     *entry != before
+}
+
+/// Makes these leaves clean, at most a word's; which of them were modified, the first in bit 0.
+fn clean(leaves: &mut [u64], unclean: u64) -> u64 {
+    let modified = leaves.iter_mut().enumerate().filter(|(_, leaf)| **leaf & DIRTY != 0);
+    modified.fold(0, |pages, (index, leaf)| {
+        *leaf &= !unclean;
+        pages | 1 << index
+    })
 }
 
 #[cfg(test)]
