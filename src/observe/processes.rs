@@ -211,24 +211,21 @@ impl ProcessTable {
     }
 }
 
-/// The values of CR3 between which the process of `cr3` switches by itself, the most frequent first: with page-table isolation
-/// the kernel's root and the user's; none without. With `pcid` (CR4.PCIDE) bit 63 of what is written asks to keep the TLB,
-/// and the user's PCID is the kernel's with bit 11 set (Linux, `arch/x86/entry/calling.h`).
-pub fn own_values(cr3: u64, pcid: bool, roots: &mut impl GuestRoots) -> Vec<u64> {
+/// The values of CR3 between which the process of `cr3` switches by itself, the most frequent first: the kernel's root
+/// and, with page-table isolation, the user's; without, the one again, by which Linux drops translations at each fork. With
+/// `pcid` (CR4.PCIDE) bit 63 of what is written asks to keep the TLB, and the user's PCID is the kernel's with bit 11 set (Linux,
+/// `arch/x86/entry/calling.h`). Where there are fewer than four, some come twice.
+pub fn own_values(cr3: u64, pcid: bool, roots: &mut impl GuestRoots) -> [u64; 4] {
     const KEEP: u64 = 1 << 63;
     const USERS_ROOT: u64 = 1 << 12;
-    let users = USERS_ROOT | if pcid { 1 << 11 } else { 0 };
     let root = key(cr3, roots);
-    if root & 1 != 0 || !maps_the_same(root, root | 1, roots) {
-        return Vec::new();
-    }
+    let users = match root & 1 == 0 && maps_the_same(root, root | 1, roots) {
+        true => USERS_ROOT | if pcid { 1 << 11 } else { 0 },
+        false => 0,
+    };
     let kernels = cr3 & !KEEP & !users;
-    let mut values = Vec::with_capacity(4);
-    if pcid {
-        values.extend([kernels | KEEP, kernels | users | KEEP]);
-    }
-    values.extend([kernels, kernels | users]);
-    values
+    let keep = if pcid { KEEP } else { 0 };
+    [kernels | keep, kernels | users | keep, kernels, kernels | users]
 }
 
 /// The root's frame number, the same for all CR3 values of one process. With page-table isolation (Linux's KPTI) a
