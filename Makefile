@@ -26,6 +26,7 @@ test: toolchain
 
 bench: toolchain
 	cargo lab bench $(ARGS)
+	cargo run --release --quiet --example harvest
 
 clean:
 	cargo clean

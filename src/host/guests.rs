@@ -28,13 +28,15 @@ pub struct Guests {
     last: TenantId,
     options: Options,
     tracker: Tracker,
+    /// What entering and leaving a guest takes, in TSC ticks.
+    switch: u64,
 }
 
 impl Guests {
     /// No VM yet. VPIDs from `first_vpid` on are theirs.
-    pub fn new(archive: Archive<'static>, options: Options, tracker: Tracker, first_vpid: u16) -> Self {
+    pub fn new(archive: Archive<'static>, options: Options, tracker: Tracker, switch: u64, first_vpid: u16) -> Self {
         let (tenants, next_vpid) = (BTreeMap::new(), first_vpid);
-        Self { archive, tenants, next_id: 1, next_vpid, loaded: None, last: 0, options, tracker }
+        Self { archive, tenants, next_id: 1, next_vpid, loaded: None, last: 0, options, tracker, switch }
     }
 
     /// Makes and starts every VM of the archive.
@@ -85,7 +87,7 @@ impl Guests {
         let vm = Vm::new(name, memory, vpid, crate::machine::rtc::unix_time(), self.tracker)?;
         let id = self.next_id;
         self.next_id += 1;
-        self.tenants.insert(id, Tenant::new(vm, self.options.jiffy, self.options.harvest_jiffies));
+        self.tenants.insert(id, Tenant::new(vm, self.options.jiffy, self.options.harvest_jiffies, self.switch));
         Ok(id)
     }
 

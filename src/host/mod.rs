@@ -3,6 +3,7 @@
 
 #[cfg(target_os = "none")]
 mod guests;
+pub mod ledger;
 #[cfg(target_os = "none")]
 mod run;
 #[cfg(target_os = "none")]

@@ -45,6 +45,8 @@ struct Host {
     idle: own::Idle,
     ticker: Ticker,
     next_identifier: u64,
+    /// Until when the time is accounted for, in TSC ticks: the guest that runs next is charged from here on.
+    accounted: u64,
     policy: PolicyName,
 }
 
@@ -55,15 +57,18 @@ impl Host {
         log::info!("qavisor {}: {:?}, {} MiB of RAM", env!("CARGO_PKG_VERSION"), boot.protocol, boot.ram_end() >> 20);
         vmx::operation::enter()?;
         let tracker = own::choose_tracker(options.tracker, IDLE_VPID)?;
-        let round_trip = own::exit_round_trip(IDLE_VPID)?;
-        log::info!("VMX: written pages are found by {}, an exit and entry take {round_trip} ticks", tracker.text());
+        let own::ExitCost { round_trip, switch } = own::exit_cost(IDLE_VPID)?;
+        log::info!(
+            "VMX: written pages are found by {}, an exit and entry take {round_trip} ticks, the switch {switch} of them",
+            tracker.text()
+        );
         let terminal = Terminal::new(options.console)?;
         let archive = match &boot.module {
             Some(module) => Archive::read(boot::module_bytes(module))?,
             None if options.listen.is_some() => Archive::default(),
             None => return Err("no guests' archive: give one as boot module (qemu -initrd, GRUB's module2)".into()),
         };
-        let mut guests = Guests::new(archive, options, tracker, IDLE_VPID + 1);
+        let mut guests = Guests::new(archive, options, tracker, switch, IDLE_VPID + 1);
         if options.start {
             guests.start_all()?;
         }
@@ -72,6 +77,7 @@ impl Host {
             idle: own::Idle::new(IDLE_VPID)?,
             ticker: Ticker::new(clock::now(), clock::from_nanos(options.jiffy.as_nanos() as u64)),
             next_identifier: clock::micros() + IDENTIFIER_PERIOD,
+            accounted: clock::now(),
             policy: PolicyName::default(),
             guests,
             terminal,
@@ -121,7 +127,7 @@ impl Host {
             if tenant.is_watched() {
                 let events = tenant.untold_harvest(self.terminal.room_for_harvests());
                 events.into_iter().for_each(|event| self.terminal.tell(event));
-            } else if tell_identifier && tenant.vm.activity == Activity::Running {
+            } else if tell_identifier && tenant.due_in().is_some() {
                 self.terminal.tell(tenant.identifier());
             }
         }
@@ -152,6 +158,7 @@ impl Host {
             let wanted = [slice_end.or_else(|| self.migrations.deadline()), self.terminal.deadline(), tick];
             let deadline = wanted.into_iter().flatten().fold(self.terminal.next_poll(), u64::min);
             let stop = tenant.run_until(deadline);
+            self.accounted = tenant.charge(self.accounted);
             tenant.console_lines(&mut self.terminal);
             let goes_on = stop == Stop::Yield && slice_end.is_some_and(|end| clock::now() < end);
             // What the stop brings about is told with the jiffy in which it happened.
@@ -178,13 +185,13 @@ impl Host {
         ];
         let poll = self.terminal.next_poll();
         self.idle.wait(wanted.into_iter().flatten().fold(poll, u64::min));
+        self.accounted = clock::now();
     }
 
     fn stopped(&mut self, id: TenantId, stop: Stop) {
         let Some(tenant) = self.guests.get(id) else { return };
         match stop {
-            Stop::Yield | Stop::Halted => {}
-            Stop::AddressSpace(old, new) => tenant.address_space(old, new),
+            Stop::Yield | Stop::Halted | Stop::AddressSpace(..) => {}
             Stop::PageMissing(gfn) => self.migrations.page_missing(id, gfn, &mut self.guests),
             Stop::Restart(cause) => match tenant.restart(cause) {
                 Ok(event) => self.terminal.tell(event),
@@ -218,6 +225,7 @@ impl Host {
             Command::Input { vm, text } => self.input(&vm, &text),
             Command::Dirty { vm, end } => self.dirty(&vm, end),
             Command::Watch { vm, how } => self.watch(&vm, how),
+            Command::Identifier { vm, on } => self.identifier(&vm, on),
             Command::Quit => self.quit(),
         };
         if let Err(message) = outcome {
@@ -230,6 +238,12 @@ impl Host {
         for event in [tenant.watch(how), tenant.identifier()] {
             self.terminal.tell(event);
         }
+        Ok(())
+    }
+
+    fn identifier(&mut self, vm: &str, on: bool) -> Result<(), String> {
+        let tenant = self.guests.find(vm).and_then(|id| self.guests.get(id)).ok_or_else(|| format!("no VM `{vm}`"))?;
+        self.terminal.tell(tenant.keep_identifier(on));
         Ok(())
     }
 

@@ -1,6 +1,9 @@
 //! A VM and what the host knows of it: its observer, its processes, the lines of its console.
 
-use super::throttle::Throttle;
+use super::{
+    ledger::{Account, Ledger},
+    throttle::Throttle,
+};
 use crate::{
     devices::RestartCause,
     host::Terminal,
@@ -10,7 +13,7 @@ use crate::{
         event::What,
         line::LineAssembler,
         pages,
-        report::{HarvestTime, OverheadReport},
+        report::{HarvestTime, Millionths, OverheadReport},
         runs,
     },
     observe::{GuestRoots, Observed, Observer, ProcessTable, own_values},
@@ -26,6 +29,8 @@ const HARVEST_TIMES: usize = 256;
 /// The most runs of modified pages in one event: some 3 KB, a quarter of a second at 115,200 baud.
 const MOST_RUNS: usize = 256;
 
+/// A sample is compared with a stretch before it of its own length, at most this, in microseconds.
+const LONGEST_STRETCH: u64 = 30_000_000;
 /// A guest that is slowed has its share of each such period, in microseconds.
 const THROTTLE_PERIOD: u64 = 10_000;
 
@@ -42,6 +47,11 @@ pub struct Tenant {
     harvests: usize,
     watched: Option<Watched>,
     throttle: Option<Throttle>,
+    /// What entering and leaving the guest takes, in TSC ticks.
+    switch: u64,
+    /// TSC ticks in which the guest ran or would have.
+    charged: u64,
+    ledger: Ledger,
 }
 
 /// What somebody who watches all the time was and was not told.
@@ -62,11 +72,15 @@ impl GuestRoots for Roots<'_> {
         let bytes = self.0.memory.page(gfn)?.chunks_exact(8).nth(index)?;
         bytes.try_into().ok().map(u64::from_le_bytes)
     }
+
+    fn user_half_is_empty(&mut self, gfn: u64) -> bool {
+        self.0.user_half_is_empty(gfn)
+    }
 }
 
 impl Tenant {
     /// A VM that starts to be observed now.
-    pub fn new(vm: Vm, jiffy: Duration, harvest_jiffies: u64) -> Self {
+    pub fn new(vm: Vm, jiffy: Duration, harvest_jiffies: u64, switch: u64) -> Self {
         Self {
             vm,
             observer: Observer::new(jiffy, harvest_jiffies),
@@ -77,7 +91,22 @@ impl Tenant {
             harvests: 0,
             watched: None,
             throttle: None,
+            switch,
+            charged: 0,
+            ledger: Ledger::new(clock::from_micros(LONGEST_STRETCH)),
         }
+    }
+
+    /// The time from `from` until now was this guest's, or was spent on letting it run. Returns now, in TSC ticks.
+    pub fn charge(&mut self, from: u64) -> u64 {
+        let now = clock::now();
+        self.charged = self.charged.saturating_add(now.saturating_sub(from));
+        now
+    }
+
+    fn account(&self) -> Account {
+        let guest = self.vm.vcpu.guest_ticks(self.switch);
+        Account { guest, host: self.charged.saturating_sub(guest) }
     }
 
     /// Slows the guest: of its time it is to run `100 - percent` hundredths. 0: it runs at full speed.
@@ -91,17 +120,32 @@ impl Tenant {
         self.throttle?.held_until(clock::now())
     }
 
-    /// Runs the guest until something happens, at the latest at `deadline` or when its share is used up.
+    /// Runs the guest until something happens that concerns others, at the latest at `deadline` or when its share is used up.
     pub fn run_until(&mut self, deadline: u64) -> Stop {
-        let Some(throttle) = &mut self.throttle else { return self.vm.run_until(deadline) };
         let start = clock::now();
-        let stop = self.vm.run_until(deadline.min(throttle.may_run_until(start)));
-        throttle.ran(start, clock::now());
+        let share = self.throttle.as_ref().map_or(u64::MAX, |throttle| throttle.may_run_until(start));
+        let stop = self.run_and_follow(deadline.min(share));
+        if let Some(throttle) = &mut self.throttle {
+            throttle.ran(start, clock::now());
+        }
         stop
+    }
+
+    fn run_and_follow(&mut self, deadline: u64) -> Stop {
+        loop {
+            match self.vm.run_until(deadline) {
+                Stop::AddressSpace(old, new) => self.address_space(old, new),
+                other => return other,
+            }
+            if clock::now() >= deadline {
+                return Stop::Yield;
+            }
+        }
     }
 
     /// `jiffies` have passed. Harvests when it is time, and gives the sample that this ended.
     pub fn tick(&mut self, jiffies: u64) -> Option<Observed> {
+        self.ledger.keep(clock::now(), self.account());
         if self.vm.activity != Activity::Running || !self.observer.tick(jiffies) {
             return None;
         }
@@ -112,9 +156,18 @@ impl Tenant {
         observed
     }
 
-    /// Jiffies until [`Tenant::tick`] has something to do; none while the VM does not run.
+    /// Jiffies until [`Tenant::tick`] has something to do; none while the VM does not run, or its identifier is not kept.
     pub fn due_in(&self) -> Option<u64> {
-        (self.vm.activity == Activity::Running).then(|| self.observer.due_in())
+        (self.vm.activity == Activity::Running && self.observer.active()).then(|| self.observer.due_in())
+    }
+
+    /// Keeps the identifier from now on, or no longer. What the guest modifies meanwhile stays flagged until the next harvest.
+    pub fn keep_identifier(&mut self, on: bool) -> What {
+        self.harvest();
+        self.vm.join_if_unwatched();
+        self.observer.keep_identifier(on);
+        self.ledger.forget();
+        self.identifier()
     }
 
     fn harvest(&mut self) -> Option<Observed> {
@@ -133,6 +186,14 @@ impl Tenant {
             }
         }
         let observed = self.observer.harvested(Duration::from_micros(clock::micros()), pages);
+        if observed.is_some() {
+            let mut account = self.account();
+            // This harvest is of the sample, and is charged when the guest runs next.
+            if !self.vm.vcpu.halted {
+                account.host = account.host.saturating_add(clock::now() - start);
+            }
+            self.ledger.sample_ends(account);
+        }
         if observed.is_some() && !self.observer.watching() {
             self.follow_processes(false);
         }
@@ -176,8 +237,18 @@ impl Tenant {
         self.harvests += 1;
     }
 
+    /// A sample of length `ts` is asked for: how the guest runs until now is what its slowdown in the sample is measured by.
+    pub fn sample_asked(&mut self, ts: Duration) {
+        if self.observer.watching() || !self.observer.active() {
+            self.ledger.forget();
+        }
+        let length = clock::from_micros(u64::try_from(ts.as_micros()).unwrap_or(u64::MAX));
+        self.ledger.sample_asked(clock::now(), self.account(), length);
+    }
+
     /// Begins a sample of length `ts`; the migration starts now (MST).
     pub fn start_sample(&mut self, ts: Duration) {
+        self.ledger.sample_begins(self.account());
         self.harvest();
         // What harvests of large leaves took says nothing of those that come.
         self.harvest_micros.clear();
@@ -251,6 +322,7 @@ impl Tenant {
     }
 
     fn follow_processes(&mut self, on: bool) {
+        self.ledger.forget();
         self.vm.log_for_sample(on);
         self.vm.vcpu.watch_cr3(on);
         if on {
@@ -262,13 +334,17 @@ impl Tenant {
 
     /// The process of this CR3 may switch between its own roots without an exit.
     fn let_own_switches_be(&mut self, cr3: u64) {
+        // Nested, KVM offers none, and each write of such a field would be an exit to it.
+        if self.vm.vcpu.cr3_targets() == 0 {
+            return;
+        }
         let pcid = self.vm.vcpu.has_pcid();
         let values = own_values(cr3, pcid, &mut Roots(&mut self.vm));
         self.vm.vcpu.set_cr3_targets(&values);
     }
 
     /// The guest replaced `old` by `new` in CR3.
-    pub fn address_space(&mut self, old: u64, new: u64) {
+    fn address_space(&mut self, old: u64, new: u64) {
         let changes = self.processes.cr3_load(old, new, &mut Roots(&mut self.vm));
         self.observer.processes(changes);
         self.let_own_switches_be(new);
@@ -346,7 +422,17 @@ impl Tenant {
             *exits.entry(String::from(reason)).or_insert(0) += count;
         }
         let Harvests { count: harvests, looked_at: harvest_entries } = self.vm.harvests;
-        OverheadReport { harvest_time, harvests, harvest_entries, exits }
+        let account = self.account();
+        let time = |ticks| Duration::from_micros(clock::to_micros(ticks)).into();
+        OverheadReport {
+            guest_slowdown_sampling: self.ledger.slowdown().map(Millionths),
+            guest_time: time(account.guest),
+            host_time: time(account.host),
+            harvest_time,
+            harvests,
+            harvest_entries,
+            exits,
+        }
     }
 
     /// Host memory that the VM takes beside its RAM, in bytes.

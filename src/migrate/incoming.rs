@@ -51,9 +51,9 @@ impl Incoming {
         self.over
     }
 
-    /// Whether it does nothing until the source connects again, if it does.
+    /// Whether it has nothing to do by itself: nobody has said yet which VM comes, or the source has to connect again.
     pub fn is_idle(&self) -> bool {
-        self.paused
+        self.paused || self.engine.offer().is_none()
     }
 
     /// Whether its VM is all here.

@@ -81,6 +81,9 @@ impl Migrations {
         }
         // Who gives Td needs no measure.
         let pipe = if request.td.is_none() { Some(self.pipe(&request)?) } else { None };
+        if let Some(tenant) = guests.get(id) {
+            tenant.sample_asked(request.ts);
+        }
         self.outgoing.push(Outgoing::new(request, id, policy, self.jiffy, pipe));
         Ok(())
     }

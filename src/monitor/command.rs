@@ -62,6 +62,13 @@ pub enum Command {
         /// How, or nothing to end it.
         how: Option<Watching>,
     },
+    /// Keep a VM's identifier, or do not.
+    Identifier {
+        /// The VM's name.
+        vm: String,
+        /// Whether it is kept.
+        on: bool,
+    },
     /// End the VMs and power off.
     Quit,
 }
@@ -280,6 +287,7 @@ impl Command {
             "policy" => policy(rest),
             "input" => input(rest),
             "watch" => watch(rest),
+            "identifier" => identifier(rest),
             _ => Err(CommandError::Unknown { name: name.to_string() }),
         }
     }
@@ -381,6 +389,18 @@ fn watch(rest: &str) -> Result<Command, CommandError> {
         _ => need(None, "watch", "on or off after the name")?,
     };
     Ok(Command::Watch { vm, how })
+}
+
+fn identifier(rest: &str) -> Result<Command, CommandError> {
+    let (word, rest) = first_word(rest);
+    let vm = need(Given::read(word, &["vm"])?.vm, "identifier", "vm=NAME first")?;
+    let (switch, rest) = first_word(rest);
+    let on = match switch {
+        "on" => true,
+        "off" => false,
+        _ => need(None, "identifier", "on or off after the name")?,
+    };
+    nothing_more("identifier", rest).map(|()| Command::Identifier { vm, on })
 }
 
 /// What the `key=value` words of a command said.

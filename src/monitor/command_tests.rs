@@ -105,6 +105,16 @@ fn a_watch_is_turned_on_with_or_without_pages_and_off() {
 }
 
 #[test]
+fn the_identifier_is_turned_off_and_on() {
+    let identifier = |on| Command::Identifier { vm: "linux".to_string(), on };
+    assert_eq!(read("identifier vm=linux off"), identifier(false));
+    assert_eq!(read(" identifier  vm=linux on "), identifier(true));
+    assert_eq!(refused("identifier"), "`identifier` needs vm=NAME first");
+    assert_eq!(refused("identifier vm=linux"), "`identifier` needs on or off after the name");
+    assert_eq!(refused("identifier vm=linux on pages=yes"), "`identifier` does not take `pages=yes`");
+}
+
+#[test]
 fn recover_needs_a_host() {
     let to = SocketAddrV4::new([10, 0, 0, 2].into(), 4444);
     let vm = "a".to_string();

@@ -5,7 +5,7 @@ use qavns::{DEFAULT_TD, DEFAULT_TP, Paper, Policy, Sample, Version};
 use serde_json::{Value, json};
 
 use super::super::command::PathRequest;
-use super::super::report::HarvestTime;
+use super::super::report::{HarvestTime, Millionths};
 use super::*;
 use crate::observe::Observed;
 
@@ -190,12 +190,16 @@ fn progress_and_overhead_are_flat() {
     });
     assert_eq!(json_of(What::Progress { vm: vm(), side: Side::Destination, progress }), expected);
     let overhead = OverheadReport {
+        guest_slowdown_sampling: Some(Millionths(12_500)),
+        guest_time: ms(900),
+        host_time: ms(100),
         harvest_time: Some(HarvestTime { p50: ms(1), max: ms(2) }),
         harvests: 3,
         harvest_entries: 1024,
         exits: BTreeMap::from([("HLT".to_string(), 5)]),
     };
     let expected = json!({"event": "overhead", "at": 1234.567, "vm": "linux",
+                          "guest-slowdown-sampling": 0.0125, "guest-time": 900.0, "host-time": 100.0,
                           "harvest-time": {"p50": 1.0, "max": 2.0}, "harvests": 3, "harvest-entries": 1024,
                           "exits": {"HLT": 5}});
     assert_eq!(json_of(What::Overhead { vm: vm(), overhead }), expected);

@@ -24,6 +24,17 @@ impl Serialize for Milliseconds {
     }
 }
 
+/// A number of millionths that is written as a fraction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Millionths(pub i64);
+
+impl Serialize for Millionths {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[allow(clippy::cast_precision_loss, reason = "exact below 2^53, which is a fraction of 9 thousand millions")]
+        serializer.serialize_f64(self.0 as f64 / 1e6)
+    }
+}
+
 impl From<Duration> for Milliseconds {
     fn from(duration: Duration) -> Self {
         Self(duration)
@@ -205,6 +216,13 @@ impl DecisionReport {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct OverheadReport {
+    /// By what part less of its time the guest ran in the last sample than right before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest_slowdown_sampling: Option<Millionths>,
+    /// How long the guest ran.
+    pub guest_time: Milliseconds,
+    /// How long the hypervisor ran while the guest would have.
+    pub host_time: Milliseconds,
     /// How long harvests took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub harvest_time: Option<HarvestTime>,

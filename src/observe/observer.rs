@@ -29,6 +29,8 @@ pub struct Observer {
     since_harvest: u64,
     /// Asked to watch without a sample, too.
     watched: bool,
+    /// Asked to look at nothing but samples and watches.
+    off: bool,
     sample: Option<Running>,
 }
 
@@ -67,7 +69,15 @@ impl Observer {
     /// An observer of a VM that arrived with its version.
     #[must_use]
     pub fn resume(version: Version, jiffy: Duration, harvest_jiffies: u64) -> Self {
-        Self { version, jiffy, harvest_jiffies: harvest_jiffies.max(1), since_harvest: 0, watched: false, sample: None }
+        Self {
+            version,
+            jiffy,
+            harvest_jiffies: harvest_jiffies.max(1),
+            since_harvest: 0,
+            watched: false,
+            off: false,
+            sample: None,
+        }
     }
 
     /// The version as it is now.
@@ -91,6 +101,18 @@ impl Observer {
     /// Watches at the pace of a sample from now on, or no longer.
     pub fn watch(&mut self, on: bool) {
         self.watched = on;
+    }
+
+    /// Keeps the identifier from now on, or no longer: then nobody looks at dirty flags until it is kept again, or a sample or a
+    /// watch begins, and what was modified meanwhile counts with the next harvest. JS goes on.
+    pub fn keep_identifier(&mut self, on: bool) {
+        self.off = !on;
+    }
+
+    /// Whether somebody looks at dirty flags now and then.
+    #[must_use]
+    pub fn active(&self) -> bool {
+        !self.off || self.watching()
     }
 
     /// The period of the tick, and that of the harvests in a sample.
@@ -119,7 +141,11 @@ impl Observer {
 
     /// Jiffies from one harvest to the next.
     fn period(&self) -> u64 {
-        if self.watching() { self.harvest_jiffies } else { self.harvest_jiffies.saturating_mul(IDLE_FACTOR) }
+        match (self.watching(), self.off) {
+            (true, _) => self.harvest_jiffies,
+            (false, false) => self.harvest_jiffies.saturating_mul(IDLE_FACTOR),
+            (false, true) => u64::MAX,
+        }
     }
 
     /// The guest's OS restarted.
@@ -266,6 +292,22 @@ mod tests {
         assert!(observer.tick(1));
         observer.watch(false);
         assert!(!observer.watching() && !observer.tick(1));
+    }
+
+    #[test]
+    fn switched_off_nothing_is_due_but_time_goes_on_and_a_sample_still_counts() {
+        let mut observer = observer();
+        observer.keep_identifier(false);
+        assert!(!observer.active() && !observer.tick(1_000_000));
+        assert_eq!(observer.due_in(), u64::MAX - 1_000_000);
+        observer.start_sample(Duration::from_millis(500));
+        assert!(observer.active());
+        assert_eq!(run(&mut observer, 7).sample.pages_modified(), 35);
+        assert!(!observer.active() && !observer.tick(1_000_000));
+        observer.keep_identifier(true);
+        assert!(observer.active() && observer.tick(1), "due at once");
+        observer.harvested(JIFFY, 9);
+        assert_eq!(observer.reading().identifier.to_string(), "000001000126.1.0.44");
     }
 
     #[test]

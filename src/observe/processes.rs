@@ -38,6 +38,10 @@ pub trait GuestRoots {
 
     /// Entry `index` (0 to 511) of the frame taken as a table; nothing outside of the guest's memory.
     fn entry(&mut self, gfn: u64, index: usize) -> Option<u64>;
+
+    /// Whether the lower half of the frame taken as a table, the user's, is all zero: as if each entry of it were looked at,
+    /// and sooner. True for a frame outside of the guest's memory.
+    fn user_half_is_empty(&mut self, gfn: u64) -> bool;
 }
 
 /// Births and deaths seen by one call.
@@ -131,12 +135,10 @@ impl ProcessTable {
 
     /// Looks at the root that is being left. True if it is a process that lives on.
     fn leave(&mut self, old: u64, roots: &mut impl GuestRoots, changes: &mut Changes) -> bool {
-        if !self.live.contains_key(&old) {
-            return false;
-        }
+        let Some(known) = self.live.get_mut(&old) else { return false };
         match marks_of(old, roots) {
             Some(marks) => {
-                self.live.insert(old, marks);
+                *known = marks;
                 true
             }
             None => {
@@ -210,28 +212,20 @@ impl ProcessTable {
 }
 
 /// The values of CR3 between which the process of `cr3` switches by itself, the most frequent first: the kernel's root
-/// and, with page-table isolation, the user's. With `pcid` (CR4.PCIDE) bit 63 of what is written asks to keep the TLB,
-/// and the user's PCID is the kernel's with bit 11 set (Linux, `arch/x86/entry/calling.h`).
-pub fn own_values(cr3: u64, pcid: bool, roots: &mut impl GuestRoots) -> Vec<u64> {
+/// and, with page-table isolation, the user's; without, the one again, by which Linux drops translations at each fork. With
+/// `pcid` (CR4.PCIDE) bit 63 of what is written asks to keep the TLB, and the user's PCID is the kernel's with bit 11 set (Linux,
+/// `arch/x86/entry/calling.h`). Where there are fewer than four, some come twice.
+pub fn own_values(cr3: u64, pcid: bool, roots: &mut impl GuestRoots) -> [u64; 4] {
     const KEEP: u64 = 1 << 63;
     const USERS_ROOT: u64 = 1 << 12;
-    let users = USERS_ROOT | if pcid { 1 << 11 } else { 0 };
     let root = key(cr3, roots);
-    let paired = is_pair(root & !1, root | 1, roots);
-    let kernels = match paired {
-        true => cr3 & !KEEP & !users,
-        false => cr3 & !KEEP,
+    let users = match root & 1 == 0 && maps_the_same(root, root | 1, roots) {
+        true => USERS_ROOT | if pcid { 1 << 11 } else { 0 },
+        false => 0,
     };
-    let mut values = Vec::with_capacity(4);
-    let mut both = |value: u64| {
-        values.push(value);
-        values.extend(paired.then_some(value | users));
-    };
-    if pcid {
-        both(kernels | KEEP);
-    }
-    both(kernels);
-    values
+    let kernels = cr3 & !KEEP & !users;
+    let keep = if pcid { KEEP } else { 0 };
+    [kernels | keep, kernels | users | keep, kernels, kernels | users]
 }
 
 /// The root's frame number, the same for all CR3 values of one process. With page-table isolation (Linux's KPTI) a
@@ -239,16 +233,21 @@ pub fn own_values(cr3: u64, pcid: bool, roots: &mut impl GuestRoots) -> Vec<u64>
 fn key(cr3: u64, roots: &mut impl GuestRoots) -> u64 {
     let gfn = (cr3 & ADDRESS) >> 12;
     let kernels = gfn & !1;
-    if gfn != kernels && is_pair(kernels, gfn, roots) { kernels } else { gfn }
+    if gfn != kernels && maps_the_same(gfn, kernels, roots) { kernels } else { gfn }
 }
 
-fn is_pair(kernels: u64, users: u64, roots: &mut impl GuestRoots) -> bool {
-    marks_of(users, roots).is_some_and(|marks| marks == marks_now(kernels, &marks, roots))
+/// Whether the page beside a root that is loaded is the same process's. The loaded one comes first: a process has its marks
+/// where they are soon found, and the other page may be anything.
+fn maps_the_same(loaded: u64, beside: u64, roots: &mut impl GuestRoots) -> bool {
+    marks_of(loaded, roots).is_some_and(|marks| marks == marks_now(beside, &marks, roots))
 }
 
 /// Nothing if the user half lets nobody through. From the top down first, where a process has its stack: one that
 /// lives is told by its first entry.
 fn marks_of(root: u64, roots: &mut impl GuestRoots) -> Option<Marks> {
+    if user_entry(root, USER_ENTRIES - 1, roots).is_none() && roots.user_half_is_empty(root) {
+        return None;
+    }
     let mut mark = |index: usize| user_entry(root, index, roots).map(|address| (index, address));
     let highest = (0..USER_ENTRIES).rev().find_map(&mut mark)?;
     let lowest = (0..USER_ENTRIES).find_map(&mut mark)?;
@@ -257,13 +256,15 @@ fn marks_of(root: u64, roots: &mut impl GuestRoots) -> Option<Marks> {
 
 /// Whether the user half leads to a single table of the lowest level.
 fn maps_one_table(root: u64, roots: &mut impl GuestRoots) -> bool {
-    let only = |table: u64, entries: usize, roots: &mut _| {
-        let mut used = (0..entries).filter_map(|index| user_entry(table, index, roots));
+    let only = |table: u64, roots: &mut _| {
+        let mut used = (0..2 * USER_ENTRIES).filter_map(|index| user_entry(table, index, roots));
         used.next().filter(|_| used.next().is_none()).map(|address| address >> 12)
     };
-    let third = only(root, USER_ENTRIES, roots);
-    let second = third.and_then(|table| only(table, 2 * USER_ENTRIES, roots));
-    second.and_then(|table| only(table, 2 * USER_ENTRIES, roots)).is_some()
+    // What has two marks is soon told.
+    let third =
+        marks_of(root, roots).filter(|[lowest, highest]| lowest == highest).map(|[(_, address), _]| address >> 12);
+    let second = third.and_then(|table| only(table, roots));
+    second.and_then(|table| only(table, roots)).is_some()
 }
 
 /// What is in the place of these marks now.

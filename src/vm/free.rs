@@ -45,9 +45,9 @@ impl FreePages {
         self.set.fill(first, end.saturating_sub(first), true);
     }
 
-    /// A page was modified.
-    pub fn modified(&mut self, gfn: u64) {
-        self.set.clear(gfn);
+    /// Of the 64 pages from `64 * word` on these were modified, the first in bit 0.
+    pub fn modified(&mut self, word: usize, pages: u64) {
+        self.set.subtract_word(word, pages);
     }
 
     /// Some of these pages were modified.
@@ -120,8 +120,8 @@ mod tests {
     fn what_is_modified_is_free_no_longer() {
         let mut free = FreePages::new(2048);
         free.report(0, 2048 * 4096);
-        free.modified(3);
-        free.modified(u64::MAX);
+        free.modified(0, 1 << 3);
+        free.modified(usize::MAX, u64::MAX);
         free.some_modified(512, 512);
         let mut more = Bitmap::new(2048);
         more.set(2047);

@@ -266,12 +266,10 @@ impl Vm {
         }
         let mut logs = [&mut self.migration_log, &mut self.sample_log, &mut self.told_log, &mut self.watch_log];
         let mut by_guest_alone = 0;
-        let harvest = self.ept.harvest(|gfn| {
-            by_guest_alone += u64::from(!self.memory.was_written(gfn));
-            self.free.modified(gfn);
-            logs.iter_mut().filter_map(|log| log.as_mut()).for_each(|log| {
-                log.set(gfn);
-            });
+        let harvest = self.ept.harvest_words(|word, pages| {
+            by_guest_alone += u64::from((pages & !self.memory.written_word(word)).count_ones());
+            self.free.modified(word, pages);
+            logs.iter_mut().filter_map(|log| log.as_mut()).for_each(|log| log.or_word(word, pages));
         });
         let by_host = self.memory.take_written(logs.into_iter().flatten());
         self.harvests.count += 1;
@@ -444,10 +442,8 @@ impl Vm {
     /// Reads one page-table root's user half: whether nothing is mapped there.
     pub fn user_half_is_empty(&self, gfn: u64) -> bool {
         const USER_HALF: usize = PAGE_SIZE / 2;
-        self.memory
-            .page(gfn)
-            .and_then(|page| page.get(..USER_HALF))
-            .is_none_or(|half| half.iter().all(|byte| *byte == 0))
+        let entries = self.memory.page(gfn).and_then(|page| page.get(..USER_HALF)).map(|half| half.as_chunks().0);
+        entries.is_none_or(|entries| entries.iter().fold(0, |all, entry| all | u64::from_le_bytes(*entry)) == 0)
     }
 
     /// Exits by reason, for reports.

@@ -109,9 +109,9 @@ impl GuestMemory {
         self.written_count += self.written.fill(gfns.start, gfns.end.saturating_sub(gfns.start), true);
     }
 
-    /// Whether the hypervisor wrote to the page since [`GuestMemory::take_written`].
-    pub fn was_written(&self, gfn: u64) -> bool {
-        self.written_count > 0 && self.written.test(gfn)
+    /// To which of the 64 pages from `64 * word` on the hypervisor wrote since [`GuestMemory::take_written`], the first in bit 0.
+    pub fn written_word(&self, word: usize) -> u64 {
+        if self.written_count == 0 { 0 } else { self.written.words().get(word).copied().unwrap_or(0) }
     }
 
     /// A byte, if there is one.

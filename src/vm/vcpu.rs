@@ -105,6 +105,10 @@ pub struct Vcpu {
     allowed_cr4: u64,
     vpid: u16,
     timer_shift: u32,
+    /// Entries so far.
+    entries: u64,
+    /// TSC ticks from right before each entry to right after its exit, together.
+    inside: u64,
 }
 
 impl Vcpu {
@@ -128,6 +132,8 @@ impl Vcpu {
             allowed_cr4: cpuid::allowed_cr4(host_cpuid),
             vpid,
             timer_shift: operation::capabilities().timer_shift,
+            entries: 0,
+            inside: 0,
         };
         vcpu.write_controls(ept.pointer())?;
         vcpu.write_host_state();
@@ -378,12 +384,16 @@ impl Vcpu {
         self.vmcs.read(fields::GUEST_CR4) & CR4_PCIDE != 0
     }
 
-    /// Values that may be written to CR3 without an exit while loads are watched; as many of the first ones as the CPU
-    /// takes. It compares all that is written, bit 63 too (SDM 26.1.3).
+    /// How many values of CR3 may be loaded without an exit while loads are watched.
+    pub fn cr3_targets(&self) -> usize {
+        operation::capabilities().cr3_targets
+    }
+
+    /// Names these values; as many of the first ones as the CPU takes. It compares all that is written, bit 63 too
+    /// (SDM 26.1.3).
     pub fn set_cr3_targets(&mut self, values: &[u64]) {
-        let room = operation::capabilities().cr3_targets;
         let mut count = 0;
-        for (field, value) in fields::CR3_TARGETS.iter().zip(values).take(room) {
+        for (field, value) in fields::CR3_TARGETS.iter().zip(values).take(self.cr3_targets()) {
             self.vmcs.write(*field, *value);
             count += 1;
         }
@@ -408,11 +418,19 @@ impl Vcpu {
             self.vmcs.write(fields::ENTRY_EXCEPTION_ERROR, u64::from(event.error));
             self.vmcs.write(fields::ENTRY_INSTRUCTION_LENGTH, u64::from(event.length));
         }
-        let timer = timer::value_until(clock::now(), deadline, self.timer_shift);
+        let entered = clock::now();
+        let timer = timer::value_until(entered, deadline, self.timer_shift);
         self.vmcs.write(fields::PREEMPTION_TIMER, u64::from(timer));
         run(&mut self.vmcs, &mut self.registers)?;
+        self.inside = self.inside.wrapping_add(clock::now().wrapping_sub(entered));
+        self.entries += 1;
         self.keep_interrupted_delivery();
         Ok(Reason::from_field(self.vmcs.read(fields::EXIT_REASON)))
+    }
+
+    /// TSC ticks that the guest had so far, where entering and leaving it takes `switch` of them each time.
+    pub fn guest_ticks(&self, switch: u64) -> u64 {
+        self.inside.saturating_sub(self.entries.saturating_mul(switch))
     }
 
     /// An exit in the middle of a delivery (an EPT violation on the guest's stack, say) leaves the event in the

@@ -7,6 +7,7 @@ mod engines;
 mod free;
 mod input;
 mod migrations;
+mod price;
 mod processes;
 mod restarts;
 mod several;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         cancel::trials(),
         processes::trials(),
         restarts::trials(),
+        price::trials(),
         time::trials(),
         watch::trials(),
     ];

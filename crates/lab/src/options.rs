@@ -29,6 +29,8 @@ pub enum Workload {
     Storm,
     /// Writes memory
     Unruly,
+    /// Makes system calls
+    Syscalls,
     /// Restarts its operating system
     Reboot,
 }

@@ -115,6 +115,20 @@ impl Bitmap {
         self.trim();
     }
 
+    /// Adds some of the 64 pages from `64 * index` on, the first in bit 0.
+    pub fn or_word(&mut self, index: usize, more: u64) {
+        if let Some(word) = self.words().get(index) {
+            self.set_word(index, word | more);
+        }
+    }
+
+    /// Removes some of them.
+    pub fn subtract_word(&mut self, index: usize, less: u64) {
+        if let Some(word) = self.words_mut().get_mut(index) {
+            *word &= !less;
+        }
+    }
+
     /// Keeps the pages that are in both sets.
     pub fn and(&mut self, other: &Self) {
         let others = other.words().iter().copied().chain(core::iter::repeat(0));
@@ -229,6 +243,20 @@ mod tests {
         assert_eq!((bitmap.next_set(70), bitmap.next_set(u64::MAX)), (None, None));
         assert_eq!(bitmap.previous_set(u64::MAX), Some(69));
         assert!(Bitmap::full(0).is_empty() && Bitmap::new(0).previous_set(3).is_none());
+    }
+
+    #[test]
+    fn words_change_the_pages_that_they_name_and_none_outside() {
+        let mut bitmap = Bitmap::new(70);
+        bitmap.or_word(0, 1 << 3 | 1 << 63);
+        bitmap.or_word(1, u64::MAX);
+        bitmap.or_word(2, u64::MAX);
+        assert_eq!(bitmap.iter().collect::<Vec<_>>(), [3, 63, 64, 65, 66, 67, 68, 69]);
+        bitmap.subtract_word(0, 1 << 63);
+        bitmap.subtract_word(1, 0b11_1110);
+        bitmap.subtract_word(usize::MAX, u64::MAX);
+        assert_eq!(bitmap.iter().collect::<Vec<_>>(), [3, 64]);
+        assert_eq!(bitmap.count(), 2);
     }
 
     #[test]

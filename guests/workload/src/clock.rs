@@ -7,6 +7,8 @@ use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 /// A moment, or a span, in nanoseconds.
 pub type Nanos = u64;
 
+/// Nanoseconds in a microsecond.
+pub const MICROSECOND: Nanos = 1_000;
 /// Nanoseconds in a millisecond.
 pub const MILLISECOND: Nanos = 1_000_000;
 /// Nanoseconds in a second.

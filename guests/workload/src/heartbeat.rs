@@ -1,7 +1,7 @@
 //! The numbered heartbeat: one line each 100 ms, by which an onlooker sees that the guest lives and that its
 //! memory is right.
 
-use crate::clock::{MILLISECOND, Nanos};
+use crate::clock::{MICROSECOND, MILLISECOND, Nanos};
 
 /// The time from one beat to the next.
 pub const PERIOD: Nanos = 100 * MILLISECOND;
@@ -20,6 +20,8 @@ pub struct Counts {
     pub deaths: u64,
     /// Pages written after the range was filled, each write counted.
     pub pages_written: u64,
+    /// What the workload is about: pages read or written, processes started, system calls made.
+    pub work: u64,
 }
 
 /// When the next beat is due, and its number.
@@ -57,12 +59,18 @@ impl Heartbeat {
         if self.deadline <= now {
             self.deadline = now + PERIOD;
         }
-        let Counts { errors, births, deaths, pages_written } = counts;
+        let Counts { errors, births, deaths, pages_written, work: _ } = counts;
         let mut line = format!("hb {} e{errors}", self.number);
         if self.number.is_multiple_of(COUNTS_EVERY) {
             line += &format!(" b{births} d{deaths} w{pages_written}");
         }
         Some(line)
+    }
+
+    /// How much work was done, told as often as the counts.
+    pub fn work(&self, now: Nanos, counts: &Counts) -> Option<String> {
+        let told = self.number.is_multiple_of(COUNTS_EVERY);
+        told.then(|| format!("work {} at {}", counts.work, now / MICROSECOND))
     }
 }
 
@@ -92,9 +100,12 @@ mod tests {
     #[test]
     fn every_tenth_beat_carries_the_counts() {
         let mut heartbeat = Heartbeat::new(0);
-        let counts = Counts { errors: 1, births: 2, deaths: 3, pages_written: 4 };
+        let counts = Counts { errors: 1, births: 2, deaths: 3, pages_written: 4, work: 5 };
         let lines: Vec<_> = (0..10).filter_map(|beat| heartbeat.beat(beat * PERIOD, &counts)).collect();
         assert_eq!(lines[8], "hb 9 e1");
         assert_eq!(lines[9], "hb 10 e1 b2 d3 w4");
+        assert_eq!(heartbeat.work(1_234_567, &counts).as_deref(), Some("work 5 at 1234"));
+        heartbeat.beat(10 * PERIOD, &counts);
+        assert_eq!(heartbeat.work(1_234_567, &counts), None);
     }
 }

@@ -15,6 +15,7 @@ mod pace;
 mod pattern;
 mod process;
 mod storm;
+mod syscalls;
 mod workload;
 
 use std::process::ExitCode;

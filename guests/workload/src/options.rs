@@ -4,7 +4,7 @@ use crate::clock::{MILLISECOND, Nanos};
 use crate::process::Start;
 
 /// How it is called.
-pub const USAGE: &str = "usage: workload idle|calm|unruly|storm|reboot|census [options]
+pub const USAGE: &str = "usage: workload idle|calm|unruly|storm|syscalls|reboot|census [options]
   --range SIZE             memory that is kept and checked, e.g. 32M (default 4M, unruly 32M, storm 256K)
   --used SIZE              memory that is written once and given back before the first heartbeat (default none)
   --pages-per-second N     calm: pages written a second (default 10); unruly: the same, 0 = as fast as it can (default)
@@ -14,6 +14,8 @@ pub const USAGE: &str = "usage: workload idle|calm|unruly|storm|reboot|census [o
   --spawn                  storm: the same without a fork, as posix_spawn does it
   --jobs N                 storm: how many are alive at once, at most (default 256)
   --count N                storm: how many in all (default: without end)
+  --switch                 syscalls: each goes to another process and back
+  --busy                   calm, unruly, storm, syscalls: works without a pause, and tells each second how much
   --after N                reboot: heartbeats before the restart (default 20)";
 
 const PAGE: usize = 4096;
@@ -33,6 +35,8 @@ pub struct Options {
     pub range_pages: usize,
     /// Bytes that are used once, before it starts.
     pub used: usize,
+    /// Works without a pause, and tells how much.
+    pub busy: bool,
 }
 
 /// What a workload does beside its heartbeat.
@@ -49,6 +53,11 @@ pub enum Work {
     Unruly(UnrulyOptions),
     /// Starts processes that end.
     Storm(StormOptions),
+    /// Makes system calls, as fast as it can.
+    Syscalls {
+        /// Each goes to another process and back.
+        switching: bool,
+    },
     /// Restarts the guest's OS.
     Reboot {
         /// After so many beats.
@@ -66,6 +75,7 @@ impl Work {
             Self::Calm { .. } => "calm",
             Self::Unruly(_) => "unruly",
             Self::Storm(_) => "storm",
+            Self::Syscalls { .. } => "syscalls",
             Self::Reboot { .. } => "reboot",
             Self::Census => "census",
         }
@@ -105,7 +115,7 @@ pub fn from_arguments(arguments: &[String]) -> Result<Options, String> {
     while let Some(word) = words.next() {
         let key = word.strip_prefix("--").ok_or_else(|| format!("`{word}` is no option"))?;
         let value = match key {
-            "exec" | "spawn" => "yes",
+            "exec" | "spawn" | "switch" | "busy" => "yes",
             _ => words.next().ok_or_else(|| format!("`{word}` needs a value"))?,
         };
         pairs.push((key, value));
@@ -147,11 +157,12 @@ fn build(name: &str, pairs: &[(&str, &str)]) -> Result<Options, String> {
         "calm" => Work::Calm { pages_per_second: 10 },
         "unruly" => Work::Unruly(UnrulyOptions { pages_per_second: 0 }),
         "storm" => Work::Storm(StormOptions { rate: 200, life: 0, start: Start::Fork, jobs: MOST_ALIVE, count: None }),
+        "syscalls" => Work::Syscalls { switching: false },
         "reboot" => Work::Reboot { after: 20 },
         "census" => Work::Census,
         _ => return Err(format!("there is no workload `{name}`")),
     };
-    let mut used = 0;
+    let (mut used, mut busy) = (0, false);
     for (key, value) in pairs {
         let unreadable = || format!("`{value}` is no value of `{key}`");
         let number = || value.parse::<u64>().map_err(|_| unreadable());
@@ -166,11 +177,17 @@ fn build(name: &str, pairs: &[(&str, &str)]) -> Result<Options, String> {
             ("spawn", Work::Storm(storm)) if *value == "yes" => storm.start = Start::Spawn,
             ("jobs", Work::Storm(storm)) => storm.jobs = value.parse().map_err(|_| unreadable())?,
             ("count", Work::Storm(storm)) => storm.count = Some(number()?),
+            ("switch", Work::Syscalls { switching }) if *value == "yes" => *switching = true,
+            ("busy", Work::Calm { .. } | Work::Unruly(_) | Work::Storm(_) | Work::Syscalls { .. })
+                if *value == "yes" =>
+            {
+                busy = true;
+            }
             ("after", Work::Reboot { after }) => *after = number()?,
             _ => return Err(format!("`{name}` has no option `{key}`")),
         }
     }
-    Ok(Options { work, range_pages: range.div_ceil(PAGE), used })
+    Ok(Options { work, range_pages: range.div_ceil(PAGE), used, busy })
 }
 
 /// `4096`, `64K`, `32M`, `1G`; more than zero.
@@ -198,6 +215,7 @@ mod tests {
             ),
             ("storm --rate 50 --life 5 --exec", "workload.rate=50 workload.life=5 workload=storm workload.exec x=y"),
             ("storm --spawn --jobs 8 --count 40", "workload=storm workload.spawn workload.count=40 workload.jobs=8"),
+            ("syscalls --switch --busy", "workload.busy workload=syscalls workload.switch"),
             ("reboot --after 7", "workload=reboot workload.after=7 shell"),
             ("idle --used 2M", "workload.used=2M"),
             ("idle", "console=ttyS0"),

@@ -55,7 +55,7 @@ pub fn spawn(command: &mut Command) -> Option<Pid> {
 }
 
 /// Forks a child that does `work` and ends.
-fn fork_child(work: impl FnOnce()) -> Option<Pid> {
+pub fn fork_child(work: impl FnOnce()) -> Option<Pid> {
     // SAFETY: this process never starts a thread, so no lock can be held by one that the child lacks.
     match unsafe { fork() } {
         Ok(ForkResult::Parent { child }) => Some(child),

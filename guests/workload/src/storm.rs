@@ -44,6 +44,7 @@ impl Storm {
                 self.alive.insert(pid);
                 self.started += 1;
                 counts.births += 1;
+                counts.work += 1;
             }
         }
     }

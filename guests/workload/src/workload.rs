@@ -9,6 +9,7 @@ use crate::pace::Pace;
 use crate::pattern::{Mismatch, Range};
 use crate::process;
 use crate::storm::Storm;
+use crate::syscalls::Syscalls;
 use std::hint;
 
 /// The time from one slice of work to the next.
@@ -22,6 +23,10 @@ const LIGHT_VERIFIED: u64 = 8;
 
 /// Pages that `unruly` writes before it looks at the clock again when it writes as fast as it can.
 const UNBOUNDED_PORTION: u64 = 32;
+
+/// System calls that `syscalls` makes before it looks at the clock again; of those to another process and back fewer.
+const SYSCALLS_PORTION: u64 = 512;
+const SWITCHES_PORTION: u64 = 16;
 
 /// So many errors are printed; the others are counted only.
 const ERRORS_PRINTED: u64 = 20;
@@ -38,6 +43,9 @@ pub fn run(options: &Options) -> ! {
         let now = clock::now();
         if let Some(line) = heartbeat.beat(now, &memory.counts) {
             console::line(&line);
+            if let Some(line) = heartbeat.work(now, &memory.counts).filter(|_| options.busy) {
+                console::line(&line);
+            }
             activity.reap(&mut memory.counts);
             memory.verify(LIGHT_VERIFIED);
             if let Work::Reboot { after } = options.work
@@ -47,7 +55,7 @@ pub fn run(options: &Options) -> ! {
             }
         }
         let next = activity.step(now, &mut memory).min(heartbeat.deadline());
-        if next > now {
+        if next > now && !options.busy {
             clock::sleep_until(next);
         }
     }
@@ -86,6 +94,7 @@ impl Memory {
             self.note(mismatch);
         }
         self.counts.pages_written += pages;
+        self.counts.work += pages;
     }
 
     fn note(&mut self, mismatch: Option<Mismatch>) {
@@ -106,6 +115,7 @@ enum Activity {
     Paced(Pace),
     Unbounded,
     Storm(Storm),
+    Syscalls(Syscalls),
     Census(Census),
 }
 
@@ -117,6 +127,13 @@ impl Activity {
             Work::Unruly(UnrulyOptions { pages_per_second: 0 }) => Self::Unbounded,
             Work::Unruly(UnrulyOptions { pages_per_second }) => Self::Paced(Pace::new(*pages_per_second, now)),
             Work::Storm(options) => Self::Storm(Storm::new(options, now)),
+            Work::Syscalls { switching } => match Syscalls::new(*switching) {
+                Ok(syscalls) => Self::Syscalls(syscalls),
+                Err(error) => {
+                    console::line(&format!("workload: no other process to switch to: {error}"));
+                    Self::Nothing
+                }
+            },
             Work::Census => match Census::new() {
                 Ok(census) => Self::Census(census),
                 Err(error) => {
@@ -142,6 +159,7 @@ impl Activity {
             Self::Nothing => return Nanos::MAX,
             Self::Calm(pace) => {
                 memory.verify(CALM_VERIFIED);
+                memory.counts.work += CALM_VERIFIED;
                 memory.write(pace.due(now));
             }
             Self::Paced(pace) => memory.write(pace.due(now)),
@@ -152,6 +170,15 @@ impl Activity {
             Self::Storm(storm) => {
                 storm.step(now, &mut memory.counts);
                 memory.verify(LIGHT_VERIFIED);
+            }
+            Self::Syscalls(syscalls) => {
+                let portion = match syscalls {
+                    Syscalls::Plain => SYSCALLS_PORTION,
+                    Syscalls::Switching(..) => SWITCHES_PORTION,
+                };
+                (0..portion).for_each(|_| syscalls.make());
+                memory.counts.work += portion;
+                return now;
             }
             Self::Census(census) => census.step(now, &mut memory.counts),
         }

@@ -99,6 +99,13 @@ impl Ept {
         harvest
     }
 
+    /// The same by words, see [`Tables::harvest_words`](tables::Tables::harvest_words).
+    pub fn harvest_words(&mut self, found: impl FnMut(usize, u64)) -> Harvest {
+        let harvest = self.tables.harvest_words(found);
+        self.invalidate_if(harvest.stale);
+        harvest
+    }
+
     /// The CPU's log named this page.
     pub fn logged(&mut self, gfn: u64) {
         self.tables.logged(gfn);

@@ -1,5 +1,6 @@
 //! `lab bench`: the figures, each beside what it is compared with.
 
+mod price;
 mod rival;
 mod table;
 
@@ -22,7 +23,7 @@ pub struct BenchOptions {
     /// Where: bochs, nested, kvm or auto; may be given more than once [default: bochs, and what auto picks]
     #[arg(long, value_name = "ENVIRONMENT")]
     pub env: Vec<Environment>,
-    /// Only rows whose name holds this text, such as `unruly` or `post-copy`
+    /// Only rows whose name holds this text, such as `unruly`, `post-copy` or `price`
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub only: String,
     /// An image in place of the one that is built from here
@@ -64,8 +65,9 @@ pub struct Row {
 pub fn bench(options: &BenchOptions, watch: &mut dyn Watch) -> Result<bool> {
     let out = options.out.clone().unwrap_or_else(|| artifacts::target().join("lab/bench"));
     fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
-    let mut rows = Vec::new();
+    let (mut rows, mut prices) = (Vec::new(), Vec::new());
     for environment in environments(&options.env) {
+        prices.extend(price::all(options, &out, environment, watch)?);
         for (workload, path) in ROWS {
             if format!("{environment} {workload} {path}").contains(&options.only) {
                 rows.push(run(options, &out, environment, workload, path, watch)?);
@@ -74,8 +76,10 @@ pub fn bench(options: &BenchOptions, watch: &mut dyn Watch) -> Result<bool> {
     }
     let image = fs::metadata(artifacts::image(options.image.as_deref())).map(|about| about.len()).ok();
     println!("{}\n{}", table::figures(image, &rows), table::rows(&rows));
+    println!("{}", price::table(&prices));
     let records: Vec<Value> = rows.iter().map(Row::record).collect();
-    let text = serde_json::to_string_pretty(&json!({"image-size": image, "rows": records}))?;
+    let text =
+        serde_json::to_string_pretty(&json!({"image-size": image, "rows": records, "price": price::record(&prices)}))?;
     let path = out.join("bench.json");
     fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     println!("all figures: {}", path.display());

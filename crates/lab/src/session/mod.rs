@@ -126,8 +126,8 @@ fn command_line(guest: GuestKind, workload: Workload, more: &str) -> Result<Stri
         (GuestKind::Tiny, Workload::Calm) => "mode=write rate=1".to_owned(),
         (GuestKind::Tiny, Workload::Unruly) => "mode=write rate=200".to_owned(),
         (GuestKind::Tiny, Workload::Reboot) => format!("mode=cf9 after={RESTART_AFTER}"),
-        (GuestKind::Tiny, Workload::Storm) => {
-            bail!("the guest tiny has no processes: no workload storm")
+        (GuestKind::Tiny, Workload::Storm | Workload::Syscalls) => {
+            bail!("the guest tiny has no processes: no workload {workload}")
         }
     };
     Ok(format!("{own} {more}").trim().to_owned())

@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 /// The rows of a report that a person wants first: a name, and where the value is.
-const ROWS: [(&str, &[&str]); 20] = [
+const ROWS: [(&str, &[&str]); 21] = [
     ("identifier before", &["sample", "start"]),
     ("identifier after", &["sample", "end"]),
     ("path", &["decision", "path"]),
     ("condition", &["decision", "condition"]),
+    ("guest-slowdown", &["overhead", "guest-slowdown-sampling"]),
     ("status", &["migration", "status"]),
     ("total-time ms", &["migration", "total-time"]),
     ("downtime ms", &["migration", "downtime"]),
