@@ -278,6 +278,7 @@ fn config(request: &Migrate, harvest_time: u64) -> Config {
         byte_limit: tuning.max_bytes,
         hybrid_rounds: tuning.hybrid_rounds.unwrap_or(defaults.hybrid_rounds),
         demand_period: tuning.demand_period.map_or(defaults.demand_period, |period| Some(micros(period))),
+        encodings: tuning.encodings.unwrap_or(defaults.encodings),
         peek_interval: defaults.peek_interval.max(harvest_time.saturating_mul(HARVEST_SHARE)),
         ..defaults
     }

@@ -8,6 +8,7 @@ use core::net::SocketAddrV4;
 use core::num::NonZeroU64;
 use core::time::Duration;
 
+use migration::Encodings;
 use qavns::{DEFAULT_TD, DEFAULT_TP, Paper, Policy, Ratio, Robust, td_from_link};
 
 use super::line::LONGEST_LINE;
@@ -117,6 +118,8 @@ pub struct Tuning {
     pub hybrid_rounds: Option<u32>,
     /// How long a demand migration fetches only what is touched.
     pub demand_period: Option<Duration>,
+    /// How pages may be encoded.
+    pub encodings: Option<Encodings>,
 }
 
 /// Where a VM goes.
@@ -322,6 +325,7 @@ fn migrate(rest: &str) -> Result<Migrate, CommandError> {
             "max-bytes",
             "hybrid-rounds",
             "demand-period",
+            "encodings",
             "verify",
         ],
     )?;
@@ -343,6 +347,7 @@ fn migrate(rest: &str) -> Result<Migrate, CommandError> {
             max_bytes: given.max_bytes,
             hybrid_rounds: given.hybrid_rounds,
             demand_period: given.demand_period,
+            encodings: given.encodings,
         },
         verify: given.verify.unwrap_or(false),
     })
@@ -402,6 +407,7 @@ struct Given {
     max_bytes: Option<u64>,
     hybrid_rounds: Option<u32>,
     demand_period: Option<Duration>,
+    encodings: Option<Encodings>,
     verify: Option<bool>,
     end: Option<bool>,
     pages: Option<bool>,
@@ -455,6 +461,7 @@ impl Given {
             "demand-period" => word.into(&mut self.demand_period, "demand-period", "0ms to 600s", |text| {
                 values::duration(text, Duration::ZERO..=Duration::from_secs(600))
             }),
+            "encodings" => word.into(&mut self.encodings, "encodings", Encodings::WORDS, Encodings::read),
             "verify" => word.into(&mut self.verify, "verify", "yes or no", values::yes_or_no),
             "end" => word.into(&mut self.end, "end", "yes or no", values::yes_or_no),
             "pages" => word.into(&mut self.pages, "pages", "yes or no", values::yes_or_no),

@@ -39,7 +39,7 @@ fn a_migration_has_defaults() {
 fn a_migration_takes_every_key_in_any_order() {
     let line = "migrate verify=yes downtime-limit=50ms latency=100us bandwidth=125000000 td=1/122 tp=4 \
                 auto-converge=yes rate-limit=62500000 max-rounds=9 max-bytes=1000000 hybrid-rounds=2 demand-period=3s \
-                ts=1s policy=robust path=hybrid to=memory vm=tiny";
+                encodings=lz4,zero ts=1s policy=robust path=hybrid to=memory vm=tiny";
     let expected = Migrate {
         vm: "tiny".to_string(),
         to: Target::Memory,
@@ -58,6 +58,7 @@ fn a_migration_takes_every_key_in_any_order() {
             max_bytes: Some(1_000_000),
             hybrid_rounds: Some(2),
             demand_period: Some(Duration::from_secs(3)),
+            encodings: Encodings::read("zero,lz4"),
         },
         verify: true,
     };
@@ -132,6 +133,10 @@ fn errors_say_what_was_wrong() {
         let message = refused(&alloc::format!("migrate vm=a to=memory {word}"));
         assert!(message.starts_with(&alloc::format!("`{word}` cannot be used")), "{message}");
     }
+    assert_eq!(
+        refused("migrate vm=a to=memory encodings=zero,zip"),
+        "`encodings=zero,zip` cannot be used: encodings takes all, none, or some of zero,same,delta,lz4"
+    );
     let long = "s".repeat(LONGEST_LINE + 1);
     assert_eq!(refused(&long), "a command has at most 1024 bytes");
 }

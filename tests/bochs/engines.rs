@@ -25,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("a_chain_of_moves_each_by_another_path_loses_nothing", chain),
         trial("a_guest_that_writes_too_fast_is_slowed_until_it_converges", auto_converge),
+        trial("pages_go_by_the_encodings_that_were_named_and_no_other", encodings),
         trial("rounds_end_and_demand_pushes_as_asked_for", limits),
     ]
 }
@@ -62,6 +63,32 @@ fn last_dirtied(report: &Value) -> Result<u64> {
 
 fn rounds(report: &Value) -> &[Value] {
     report["rounds"].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Over a link for which bytes wait, so that each pays where it may be used.
+fn encodings() -> Result<()> {
+    let mut machine = Machine::with_tiny(Bochs, "encodings", "mode=write rate=20")?;
+    machine.heartbeats(Source, 3)?;
+    let slow = "to=memory path=pre-copy bandwidth=4000000 downtime-limit=1ms max-rounds=4";
+    for (list, wanted) in [
+        ("none", vec![]),
+        ("zero", vec!["duplicate"]),
+        ("same", vec!["same"]),
+        ("lz4", vec!["compressed"]),
+        ("zero,delta", vec!["duplicate", "delta"]),
+        ("all", vec!["duplicate", "delta"]),
+    ] {
+        let report = move_vm(&mut machine, "tiny", Source, &format!("{slow} encodings={list}"))?;
+        let went = |kind: &str| report["pages"][kind].as_u64().is_some_and(|pages| pages > 0);
+        for kind in &wanted {
+            ensure!(went(kind), "encodings={list}: none went as {kind}: {report}");
+        }
+        for kind in ["duplicate", "same", "delta", "compressed"] {
+            ensure!(list == "all" || wanted.contains(&kind) || !went(kind), "encodings={list}: as {kind}: {report}");
+        }
+    }
+    machine.beats.whole("tiny")?;
+    Ok(())
 }
 
 fn limits() -> Result<()> {

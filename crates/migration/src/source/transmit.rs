@@ -209,6 +209,9 @@ impl Source {
         self.log.pages.count(&body);
         self.log.bytes_saved += body.saved() as u64;
         let zero = u64::from(matches!(body, Body::Zero { .. }));
+        if zero == 0 {
+            self.page_cost.note(body.saved());
+        }
         self.meter.scanned(1 - zero, zero);
         self.meter.encoded(self.encoder.take_spent());
     }
