@@ -18,12 +18,21 @@ pub struct Measure {
     connected: Option<u64>,
 }
 
+/// What the link does.
+#[derive(Clone, Copy)]
+pub struct Measured {
+    /// Bytes a second.
+    pub bandwidth: u64,
+    /// Of an empty message, in microseconds.
+    pub round_trip: u64,
+}
+
 /// What became of it.
 pub enum Outcome {
     /// It goes on; whether anything happened.
     Busy(bool),
-    /// Bytes a second, if the other side answered in time.
-    Found(Option<u64>),
+    /// What was measured, if the other side answered in time.
+    Found(Option<Measured>),
     /// There is no migration to be had over this link.
     Failed(String),
 }
@@ -51,10 +60,14 @@ impl Measure {
         });
         match (received, sent) {
             (Err(error), _) | (_, Err(error)) => Outcome::Failed(format!("{error}")),
-            _ if self.probe.bandwidth().is_some() => Outcome::Found(self.probe.bandwidth()),
+            _ if self.found().is_some() => Outcome::Found(self.found()),
             _ if clock::micros().saturating_sub(since) > PATIENCE => Outcome::Found(None),
             (Ok(came), Ok(went)) => Outcome::Busy(came || went),
         }
+    }
+
+    fn found(&self) -> Option<Measured> {
+        Some(Measured { bandwidth: self.probe.bandwidth()?, round_trip: self.probe.round_trip()? })
     }
 
     /// Ends the connection.

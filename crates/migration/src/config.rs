@@ -30,7 +30,7 @@ pub struct Config {
     pub peek_interval: Micros,
     /// Bandwidth is measured over at least this long.
     pub measure_interval: Micros,
-    /// Post-copy keeps about this many bytes waiting in the channel: more fills a fast link better, less lets the
+    /// Post-copy keeps at most about this many bytes waiting in the channel: more fills a fast link better, less lets the
     /// page that the guest waits for arrive sooner.
     pub push_window: u32,
     /// How pages may be encoded.
@@ -48,6 +48,15 @@ pub struct RateLimit {
     pub increment: u64,
     /// A guest that would need more than this ends the rounds. It is taken for what the link carries.
     pub most: u64,
+}
+
+impl Config {
+    /// After how many bytes the destination is to tell how far it is, for the [`crate::Offer`]: the least window is twice
+    /// that, and does not run dry between two of them.
+    #[must_use]
+    pub fn acknowledge_every(&self) -> u32 {
+        (self.push_window / 16).max(1)
+    }
 }
 
 impl Default for Config {

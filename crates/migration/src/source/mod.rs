@@ -9,6 +9,7 @@ mod push;
 mod receive;
 mod rounds;
 mod transmit;
+mod window;
 mod working_set;
 
 use crate::bucket::Bucket;
@@ -25,6 +26,7 @@ use log::Log;
 use page_cost::PageCost;
 use pages::PageSets;
 use push::Push;
+use window::Window;
 
 pub use transmit::MIN_ROOM;
 
@@ -87,6 +89,7 @@ pub struct Source {
     encoder: Encoder,
     page_cost: PageCost,
     push: Push,
+    window: Window,
     /// Pages that the guest waits for at the destination, in the order of the requests.
     urgent: VecDeque<u64>,
     /// The same, to see a request that came before.
@@ -114,8 +117,7 @@ impl Source {
         if offer.name.len() > MAX_NAME {
             return Err(Error::BadField("name"));
         }
-        // Four acknowledgements a window keep it from running dry between two of them.
-        offer.acknowledge_every = offer.acknowledge_every.clamp(1, (config.push_window / 4).max(1));
+        offer.acknowledge_every = offer.acknowledge_every.clamp(1, config.acknowledge_every());
         Ok(Self {
             phase: Phase::Greet,
             right: SourceRight::Running,
@@ -126,6 +128,7 @@ impl Source {
             encoder: Encoder::new(config.encodings, offer.page_count),
             page_cost: PageCost::default(),
             push: Push::new(),
+            window: Window::default(),
             urgent: VecDeque::new(),
             requested: Bitmap::new(offer.page_count),
             state: Vec::new(),

@@ -307,7 +307,10 @@ impl Source {
 
     /// Sends what the guest waits for, and as much of the rest as may be on its way at a time.
     fn serve(&mut self, now: Micros, vm: &impl SourceVm, out: &mut Output<'_>) {
-        let (pushes, window) = (self.pushes(now), self.window());
+        let pushes = self.pushes(now);
+        // Fewer bytes than two acknowledgements' worth might never be acknowledged.
+        let least = 2 * u64::from(self.offer.acknowledge_every);
+        let window = self.window.bytes(&self.meter, least, self.config.push_window.into());
         let mut batch = Batch::open(out.bytes);
         while out.look() {
             let has_room = self.meter.in_flight() + out.added() < window;
@@ -357,13 +360,6 @@ impl Source {
     fn next_wanted(&mut self) -> Option<u64> {
         let pending = &self.sets.pending;
         core::iter::from_fn(|| self.urgent.pop_front()).find(|gfn| pending.test(*gfn))
-    }
-
-    /// Bytes that may be on their way while pages are pushed. What the link itself holds at full speed, and the
-    /// configured part in queues: then the link is never idle, and a page that the guest waits for never queues behind
-    /// more than that part.
-    fn window(&self) -> u64 {
-        self.meter.on_wire().saturating_add(self.config.push_window.into())
     }
 
     /// Of what a page must be at the destination: one that was free at the hand-over is zero there.
