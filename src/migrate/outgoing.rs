@@ -241,6 +241,20 @@ impl Outgoing {
         matches!(&self.stage, Stage::Streaming(engine, _) if engine.status() == Status::PostcopyPaused)
     }
 
+    /// Breaks the link. Before the hand-over there is [`Outgoing::cancel`].
+    ///
+    /// # Errors
+    /// Before the hand-over, or when it is broken.
+    pub fn pause(&mut self) -> Result<(), String> {
+        match &mut self.stage {
+            Stage::Streaming(engine, pipe) if engine.is_handed_over() && engine.status() != Status::PostcopyPaused => {
+                pipe.abort();
+                Ok(())
+            }
+            _ => Err(format!("`{}` is not handed over, or paused already", self.name)),
+        }
+    }
+
     /// Goes on over a new connection.
     ///
     /// # Errors

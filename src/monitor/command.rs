@@ -33,12 +33,17 @@ pub enum Command {
         /// The VM's name.
         vm: String,
     },
+    /// Break the link of a migration after the hand-over.
+    Pause {
+        /// The VM's name.
+        vm: String,
+    },
     /// Resume a post-copy whose link broke.
     Recover {
         /// The VM's name.
         vm: String,
         /// Where its other half waits.
-        to: SocketAddrV4,
+        to: Target,
     },
     /// Tell which pages were modified since the last such command.
     Dirty {
@@ -275,11 +280,19 @@ impl Command {
                 let vm = need(given.vm, "cancel", "vm=NAME")?;
                 Ok(Self::Cancel { vm })
             }
+            "pause" => {
+                let given = Given::read(rest, &["vm"])?;
+                Ok(Self::Pause { vm: need(given.vm, "pause", "vm=NAME")? })
+            }
             "dirty" => {
                 let given = Given::read(rest, &["vm", "end"])?;
                 Ok(Self::Dirty { vm: need(given.vm, "dirty", "vm=NAME")?, end: given.end.unwrap_or(false) })
             }
-            "recover" => recover(rest),
+            "recover" => {
+                let given = Given::read(rest, &["vm", "to"])?;
+                let vm = need(given.vm, "recover", "vm=NAME")?;
+                Ok(Self::Recover { vm, to: need(given.to, "recover", "to=IP:PORT or to=memory")? })
+            }
             "policy" => policy(rest),
             "input" => input(rest),
             "watch" => watch(rest),
@@ -351,15 +364,6 @@ fn migrate(rest: &str) -> Result<Migrate, CommandError> {
         },
         verify: given.verify.unwrap_or(false),
     })
-}
-
-fn recover(rest: &str) -> Result<Command, CommandError> {
-    let given = Given::read(rest, &["vm", "to"])?;
-    let vm = need(given.vm, "recover", "vm=NAME")?;
-    match need(given.to, "recover", "to=IP:PORT")? {
-        Target::Host(to) => Ok(Command::Recover { vm, to }),
-        Target::Memory => Err(values::bad_value("to", "memory", "IP:PORT").into()),
-    }
 }
 
 fn policy(rest: &str) -> Result<Command, CommandError> {

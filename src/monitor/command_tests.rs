@@ -106,12 +106,14 @@ fn a_watch_is_turned_on_with_or_without_pages_and_off() {
 }
 
 #[test]
-fn recover_needs_a_host() {
-    let to = SocketAddrV4::new([10, 0, 0, 2].into(), 4444);
-    let vm = "a".to_string();
-    assert_eq!(read("recover vm=a to=10.0.0.2:4444"), Command::Recover { vm, to });
-    let message = "`to=memory` cannot be used: to takes IP:PORT";
-    assert_eq!(refused("recover vm=a to=memory"), message);
+fn a_migration_is_paused_and_recovered_by_the_name_of_its_vm() {
+    let vm = || "a".to_string();
+    let to = Target::Host(SocketAddrV4::new([10, 0, 0, 2].into(), 4444));
+    assert_eq!(read("recover vm=a to=10.0.0.2:4444"), Command::Recover { vm: vm(), to });
+    assert_eq!(read("recover vm=a to=memory"), Command::Recover { vm: vm(), to: Target::Memory });
+    assert_eq!(refused("recover vm=a"), "`recover` needs to=IP:PORT or to=memory");
+    assert_eq!(read("pause vm=a"), Command::Pause { vm: vm() });
+    assert_eq!(refused("pause"), "`pause` needs vm=NAME");
 }
 
 #[test]

@@ -163,6 +163,8 @@ fn a_migration_has_the_words_of_the_report() {
         bytes: 41_000,
         bytes_saved: 9000,
         throughput: Some(5),
+        link_throughput: None,
+        link_round_trip: Some(1500),
         verify: None,
     };
     let expected = json!({

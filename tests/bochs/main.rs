@@ -7,6 +7,7 @@ mod engines;
 mod free;
 mod input;
 mod migrations;
+mod paused;
 mod processes;
 mod restarts;
 mod several;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         free::trials(),
         several::trials(),
         cancel::trials(),
+        paused::trials(),
         processes::trials(),
         restarts::trials(),
         time::trials(),
