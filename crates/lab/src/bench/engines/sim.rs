@@ -1,5 +1,7 @@
 //! Two hosts, a link and a guest, in which time is a number: the very engines of `crates/migration` run between them.
 
+use std::ops::Range;
+
 use migration::wire::{HEADER, PAGE_RECORD};
 use migration::{
     Bitmap, Config, Destination, DestinationVm, End, Fault, Link, MIN_ROOM, Micros, Offer, Page, Path, Report, Source,
@@ -114,11 +116,13 @@ impl DestinationVm for Memory {
         self.missing.as_mut().map(|missing| missing.clear(gfn));
     }
 
-    fn write_zero(&mut self, gfn: u64, untouched: bool) {
-        if !untouched {
-            *self.page_mut(gfn) = ZERO_PAGE;
+    fn write_zeroes(&mut self, gfns: Range<u64>, untouched: bool) {
+        if let Some(missing) = &mut self.missing {
+            missing.fill(gfns.start, gfns.end - gfns.start, false);
         }
-        self.missing.as_mut().map(|missing| missing.clear(gfn));
+        if !untouched {
+            gfns.for_each(|gfn| *self.page_mut(gfn) = ZERO_PAGE);
+        }
     }
 
     fn load_state(&mut self, _: &[u8]) -> Result<(), String> {
