@@ -140,13 +140,10 @@ impl Destination {
         }
         if !self.faults.iter().any(|(waiting, _)| *waiting == gfn) {
             self.faults.push((gfn, now));
-            // On a broken link it waits: what is waited for is asked for again when the stream resumes.
-            if self.phase == Phase::Running {
-                if self.expected.is_none() && self.comes_next(gfn) {
-                    self.expected = Some(gfn);
-                } else {
-                    self.request(gfn);
-                }
+            if self.expected.is_none() && self.comes_next(gfn) {
+                self.expected = Some(gfn);
+            } else {
+                self.request(gfn);
             }
         }
         Fault::Requested
@@ -159,9 +156,12 @@ impl Destination {
         pushed && self.latest.is_some_and(|latest| latest + 1 == gfn)
     }
 
+    /// Asks for a page. On a broken link it waits: what is waited for is asked for again when the stream resumes.
     fn request(&mut self, gfn: u64) {
         self.log.requests += 1;
-        self.outbox.say_words(Kind::Request, None, core::iter::once(gfn));
+        if self.phase == Phase::Running {
+            self.outbox.say_words(Kind::Request, None, core::iter::once(gfn));
+        }
     }
 
     /// The link broke. Before READY the attempt has failed, and the VM is to be dropped. After it, the VM may be this
@@ -209,7 +209,8 @@ impl Destination {
         self.log.bytes_before += self.decoder.handled();
         self.decoder = Decoder::default();
         self.outbox = Outbox::default();
-        (self.latest, self.expected) = (None, None);
+        self.log.requests += u64::from(self.expected.take().is_some());
+        self.latest = None;
         self.acknowledged = 0;
         self.phase = Phase::Reconnected;
         Ok(())

@@ -194,7 +194,6 @@ impl Destination {
             self.say(&Message::Complete { requests: self.log.requests, latency: self.log.latency() });
         } else {
             self.phase = Phase::Running;
-            self.log.requests += self.faults.len() as u64;
             let waiting = self.faults.iter().map(|(gfn, _)| *gfn);
             self.outbox.say_words(Kind::Request, None, waiting);
         }
