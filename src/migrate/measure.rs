@@ -3,7 +3,7 @@
 use super::pipe::Pipe;
 use crate::{machine::clock, net::CloseReason};
 use alloc::{format, string::String};
-use migration::{Probe, SourceVm};
+use migration::{LinkMeasure, Probe, SourceVm};
 
 /// How long pages are sent, in microseconds, and at most how many bytes.
 const DURATION: u64 = 100_000;
@@ -18,21 +18,12 @@ pub struct Measure {
     connected: Option<u64>,
 }
 
-/// What the link does.
-#[derive(Clone, Copy)]
-pub struct Measured {
-    /// Bytes a second.
-    pub bandwidth: u64,
-    /// Of an empty message, in microseconds.
-    pub round_trip: u64,
-}
-
 /// What became of it.
 pub enum Outcome {
     /// It goes on; whether anything happened.
     Busy(bool),
     /// What was measured, if the other side answered in time.
-    Found(Option<Measured>),
+    Found(Option<LinkMeasure>),
     /// There is no migration to be had over this link.
     Failed(String),
 }
@@ -60,14 +51,10 @@ impl Measure {
         });
         match (received, sent) {
             (Err(error), _) | (_, Err(error)) => Outcome::Failed(format!("{error}")),
-            _ if self.found().is_some() => Outcome::Found(self.found()),
+            _ if self.probe.found().is_some() => Outcome::Found(self.probe.found()),
             _ if clock::micros().saturating_sub(since) > PATIENCE => Outcome::Found(None),
             (Ok(came), Ok(went)) => Outcome::Busy(came || went),
         }
-    }
-
-    fn found(&self) -> Option<Measured> {
-        Some(Measured { bandwidth: self.probe.bandwidth()?, round_trip: self.probe.round_trip()? })
     }
 
     /// Ends the connection.

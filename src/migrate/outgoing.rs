@@ -1,7 +1,7 @@
 //! A migration away from this host: measure the link, sample, decide, stream.
 
 use super::{
-    measure::{Measure, Measured, Outcome},
+    measure::{Measure, Outcome},
     pipe::Pipe,
     progress::Teller,
     vms::Leaving,
@@ -22,7 +22,7 @@ use alloc::{
     string::{String, ToString},
 };
 use core::time::Duration;
-use migration::{Config, Offer, Path, RateLimit, Report, Source, Status};
+use migration::{Config, LinkMeasure, Offer, Path, RateLimit, Report, Source, Status};
 use qavns::{PathChoice, Ratio};
 
 /// Within a round dirty flags are collected so seldom that it takes at most one in so many of the CPU's time. What the
@@ -53,7 +53,7 @@ pub struct Outgoing {
     policy: PolicyName,
     jiffy: Duration,
     /// What the link does, if that was measured.
-    link: Option<Measured>,
+    link: Option<LinkMeasure>,
     stage: Stage,
     teller: Teller,
     /// The end, or a break after the hand-over, was told.
@@ -125,7 +125,7 @@ impl Outgoing {
         terminal.tell(What::Decision { vm: self.name.clone(), decision: report });
         let (page_count, harvest_time) =
             guests.peek(self.id).map_or((0, 0), |tenant| (tenant.vm.memory.pages() as u64, tenant.harvest_time()));
-        let config = config(&self.request, harvest_time);
+        let config = Config { link: self.known_link(), ..config(&self.request, harvest_time) };
         let offer = Offer {
             name: self.name.clone(),
             session: clock::now(),
@@ -144,10 +144,16 @@ impl Outgoing {
         }
     }
 
+    /// What the link does: as measured, but within the limit that was given.
+    fn known_link(&self) -> Option<LinkMeasure> {
+        let most = self.request.bandwidth.map_or(u64::MAX, core::num::NonZeroU64::get);
+        self.link.map(|link| LinkMeasure { bandwidth: link.bandwidth.min(most), ..link })
+    }
+
     /// What the link carries: as measured, or the limit that was given.
     fn pages_per_jiffy(&self) -> Option<Ratio> {
         let limit = self.request.bandwidth.map(core::num::NonZeroU64::get);
-        let bandwidth = self.link.map(|link| link.bandwidth).into_iter().chain(limit).min()?;
+        let bandwidth = self.known_link().map(|link| link.bandwidth).or(limit)?;
         Ratio::new(bandwidth.saturating_mul(micros(self.jiffy)), 4096 * 1_000_000)
     }
 
@@ -167,7 +173,7 @@ impl Outgoing {
             Outcome::Found(link) => {
                 measure.end();
                 match link {
-                    Some(Measured { bandwidth, round_trip }) => {
+                    Some(LinkMeasure { bandwidth, round_trip }) => {
                         log::info!(
                             "{}: the link carries {} KB/s, {round_trip} us to and fro",
                             self.name,

@@ -5,7 +5,7 @@
 
 use crate::meter;
 use crate::wire::{self, Decoder, Item, Message, Numbering};
-use crate::{Error, Micros, SourceVm};
+use crate::{Error, LinkMeasure, Micros, SourceVm};
 use alloc::vec::Vec;
 
 /// Pages in one message.
@@ -15,7 +15,7 @@ const PAGES: u64 = 4;
 const EMPTY: u32 = 4;
 
 /// The source's side of the measurement. Drive it with [`Probe::receive`] and [`Probe::transmit`] until
-/// [`Probe::bandwidth`] is there or patience ends.
+/// [`Probe::found`] is there or patience ends.
 #[derive(Debug)]
 pub struct Probe {
     duration: Micros,
@@ -116,15 +116,14 @@ impl Probe {
     }
 
     /// Bytes a second, once everything that was sent is answered.
-    #[must_use]
-    pub fn bandwidth(&self) -> Option<u64> {
+    fn bandwidth(&self) -> Option<u64> {
         let began = self.began.filter(|_| self.full && self.acknowledged == self.sent)?;
         meter::rate(self.acknowledged.saturating_sub(self.ahead), self.last.saturating_sub(began).max(1))
     }
 
-    /// From an empty message to its answer, once the first has come.
+    /// What the link does, once everything that was sent is answered.
     #[must_use]
-    pub fn round_trip(&self) -> Option<Micros> {
-        self.round_trip
+    pub fn found(&self) -> Option<LinkMeasure> {
+        Some(LinkMeasure { bandwidth: self.bandwidth()?, round_trip: self.round_trip? })
     }
 }

@@ -39,8 +39,8 @@ fn measure(mut probe: Probe, bandwidth: u64, latency: u64) -> Option<(u64, u64)>
         let sent = link.send(End::B, now, &back);
         back.drain(..sent);
         probe.receive(&take(&mut link, End::A, now), now).expect("an answer");
-        if let Some(found) = probe.bandwidth() {
-            return Some((found, probe.round_trip()?));
+        if let Some(found) = probe.found() {
+            return Some((found.bandwidth, found.round_trip));
         }
     }
     None

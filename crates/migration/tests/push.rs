@@ -4,14 +4,15 @@ mod common;
 
 use common::{Program, SimVm, World, offer};
 use migration::wire::{self, Decoder, Item, Message, Numbering};
-use migration::{Config, Destination, Encodings, Fault, Link, Path};
+use migration::{Config, Destination, Encodings, Fault, Link, LinkMeasure, Path};
 
 const GIGABIT: u64 = 125_000_000;
 const LATENCY: u64 = 100;
 
 /// A guest that only just runs at the source, so that it has all its work before it at the destination.
 fn moved(path: Path, program: Program, pace: u64) -> World {
-    let config = Config { encodings: Encodings::plain(), demand_period: None, ..Config::default() };
+    let link = Some(LinkMeasure { bandwidth: GIGABIT, round_trip: 2 * LATENCY });
+    let config = Config { encodings: Encodings::plain(), demand_period: None, link, ..Config::default() };
     let pages = program.range;
     let mut world = World::new(offer(path, pages), config, program, Link::new(GIGABIT, LATENCY));
     world.pace = 0;
@@ -49,7 +50,8 @@ fn a_page_that_the_guest_waits_for_comes_within_two_round_trips_however_much_is_
 #[test]
 fn a_link_that_holds_much_is_filled_soon() {
     // A long one: 1.25 MB are on it at full speed.
-    let config = Config { encodings: Encodings::plain(), ..Config::default() };
+    let link = Some(LinkMeasure { bandwidth: GIGABIT, round_trip: 10_000 });
+    let config = Config { encodings: Encodings::plain(), link, ..Config::default() };
     let program = Program { seed: 7, range: 8000, clears: 0 };
     let mut world = World::new(offer(Path::PostCopy, 8000), config, program, Link::new(GIGABIT, 5000));
     while !world.source.is_handed_over() {

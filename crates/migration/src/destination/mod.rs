@@ -121,7 +121,7 @@ impl Destination {
         let every = match self.phase {
             Phase::Running => often,
             // Here it only tells the bandwidth, and each answer costs both hosts a packet. One byte is still every message.
-            Phase::Receiving | Phase::Ready | Phase::Complete => (often - 1) * 16 + 1,
+            Phase::Receiving | Phase::Ready | Phase::Complete => (often - 1) * 8 + 1,
             _ => return,
         };
         let handled = self.decoder.handled();

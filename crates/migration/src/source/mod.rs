@@ -9,7 +9,6 @@ mod push;
 mod receive;
 mod rounds;
 mod transmit;
-mod window;
 mod working_set;
 
 use crate::bucket::Bucket;
@@ -26,7 +25,6 @@ use log::Log;
 use page_cost::PageCost;
 use pages::PageSets;
 use push::Push;
-use window::Window;
 
 pub use transmit::MIN_ROOM;
 
@@ -89,7 +87,6 @@ pub struct Source {
     encoder: Encoder,
     page_cost: PageCost,
     push: Push,
-    window: Window,
     /// Pages that the guest waits for at the destination, in the order of the requests.
     urgent: VecDeque<u64>,
     /// The same, to see a request that came before.
@@ -128,7 +125,6 @@ impl Source {
             encoder: Encoder::new(config.encodings, offer.page_count),
             page_cost: PageCost::default(),
             push: Push::new(),
-            window: Window::default(),
             urgent: VecDeque::new(),
             requested: Bitmap::new(offer.page_count),
             state: Vec::new(),

@@ -1,7 +1,6 @@
 //! What comes in.
 
 use super::push::Push;
-use super::window::Window;
 use super::{Phase, Source};
 use crate::wire::{Chunk, Item, Message};
 use crate::{Error, Micros, SourceVm, Verdict};
@@ -76,7 +75,6 @@ impl Source {
                 self.urgent.clear();
                 self.requested.clear_all();
                 self.push = Push::new();
-                self.window = Window::default();
                 self.phase = if *committed { Phase::Serve } else { Phase::Commit };
             }
             _ => return Err(Error::Unexpected(message.kind())),

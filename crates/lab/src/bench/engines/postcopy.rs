@@ -1,7 +1,7 @@
 //! The figures of paths that run the guest before its pages are there: what goes over, what the guest asks for, and how
 //! long it waits.
 
-use migration::{Config, Destination, Encodings, End, Link, Micros, Path, Probe, Report};
+use migration::{Config, Destination, Encodings, End, Link, LinkMeasure, Micros, Path, Probe, Report};
 
 use super::sim::{Access, Memory, Outcome, Program, Setting, floor, memory, migrate, random};
 use super::{BANDWIDTH, LATENCY, Table};
@@ -11,6 +11,8 @@ const PAGES: u64 = 16 * 1024;
 const WORKING_SET: u64 = 4096;
 /// Where that begins.
 const START: u64 = 6000;
+/// Bytes that a probe sends at a time.
+const ROOM: usize = 64 * 1024;
 /// How often everybody looks, in us: what it adds to a latency is little.
 const TICK: usize = 2;
 
@@ -20,7 +22,7 @@ fn is_used(gfn: u64) -> bool {
 }
 
 fn moved(path: Path, demand_period: Option<Micros>, program: Program) -> Option<Outcome> {
-    let config = Config { encodings: Encodings::plain(), demand_period, ..Config::default() };
+    let config = Config { encodings: Encodings::plain(), demand_period, link: probed(), ..Config::default() };
     let setting = Setting { path, config, bandwidth: BANDWIDTH, latency: LATENCY, tick: TICK as Micros };
     migrate(&setting, memory(PAGES, is_used), program)
 }
@@ -66,7 +68,7 @@ fn requests(table: &mut Table) {
 
 /// While everything is pushed the guest writes here and there.
 fn latency(table: &mut Table) {
-    let trip = empty_round_trip();
+    let trip = probed().map(|link| link.round_trip);
     let report = moved(Path::PostCopy, None, wanderer(20)).map(|moved| moved.destination);
     let latency = report.and_then(|report| report.fault_latency);
     let hint = trip.map(|trip| format!("at most 2; an empty request takes {trip} us")).unwrap_or_default();
@@ -76,7 +78,7 @@ fn latency(table: &mut Table) {
 }
 
 /// As the image measures it before it migrates, over the same link.
-fn empty_round_trip() -> Option<Micros> {
+fn probed() -> Option<LinkMeasure> {
     let vm = Memory::new(memory(1, |_| true));
     let mut place = Memory::vacant();
     let mut link = Link::new(BANDWIDTH, LATENCY);
@@ -96,11 +98,17 @@ fn empty_round_trip() -> Option<Micros> {
             probe.receive(bytes, now).ok()?;
             link.consume(End::A, count);
         }
-        if let Some(trip) = probe.round_trip() {
-            return Some(trip);
+        if let Some(found) = probe.found() {
+            return Some(found);
         }
         let mut out = Vec::new();
-        probe.transmit(now, &vm, &mut out);
+        while link.room(End::A) > out.len() + ROOM && out.len() < ROOM {
+            let before = out.len();
+            probe.transmit(now, &vm, &mut out);
+            if out.len() == before {
+                break;
+            }
+        }
         link.send(End::A, now, &out);
         out.clear();
         destination.transmit(link.room(End::B), &mut out);
