@@ -221,6 +221,7 @@ impl Host {
             }
             Command::Migrate(request) => self.migrations.start(request, self.policy, &mut self.guests),
             Command::Cancel { vm } => self.migrations.cancel(&vm, &mut self.guests, &mut self.terminal),
+            Command::Pause { vm } => self.migrations.pause(&vm),
             Command::Recover { vm, to } => self.migrations.recover(&vm, to),
             Command::Input { vm, text } => self.input(&vm, &text),
             Command::Dirty { vm, end } => self.dirty(&vm, end),

@@ -3,7 +3,7 @@
 use super::pipe::Pipe;
 use crate::{machine::clock, net::CloseReason};
 use alloc::{format, string::String};
-use migration::{Probe, SourceVm};
+use migration::{LinkMeasure, Probe, SourceVm};
 
 /// How long pages are sent, in microseconds, and at most how many bytes.
 const DURATION: u64 = 100_000;
@@ -22,8 +22,8 @@ pub struct Measure {
 pub enum Outcome {
     /// It goes on; whether anything happened.
     Busy(bool),
-    /// Bytes a second, if the other side answered in time.
-    Found(Option<u64>),
+    /// What was measured, if the other side answered in time.
+    Found(Option<LinkMeasure>),
     /// There is no migration to be had over this link.
     Failed(String),
 }
@@ -51,7 +51,7 @@ impl Measure {
         });
         match (received, sent) {
             (Err(error), _) | (_, Err(error)) => Outcome::Failed(format!("{error}")),
-            _ if self.probe.bandwidth().is_some() => Outcome::Found(self.probe.bandwidth()),
+            _ if self.probe.found().is_some() => Outcome::Found(self.probe.found()),
             _ if clock::micros().saturating_sub(since) > PATIENCE => Outcome::Found(None),
             (Ok(came), Ok(went)) => Outcome::Busy(came || went),
         }

@@ -218,15 +218,31 @@ impl Migrations {
         outgoing.ok_or_else(|| format!("`{vm}` is not leaving"))?.cancel(guests, terminal)
     }
 
+    /// Breaks the link of a migration after the hand-over, as QEMU's `migrate-pause` does.
+    ///
+    /// # Errors
+    /// One sentence: there is none.
+    pub fn pause(&mut self, vm: &str) -> Result<(), String> {
+        let outgoing = self.outgoing.iter_mut().find(|outgoing| outgoing.name == vm);
+        outgoing.ok_or_else(|| format!("`{vm}` is not leaving"))?.pause()
+    }
+
     /// Resumes a post-copy whose link broke.
     ///
     /// # Errors
     /// One sentence: there is none.
-    pub fn recover(&mut self, vm: &str, to: SocketAddrV4) -> Result<(), String> {
+    pub fn recover(&mut self, vm: &str, to: Target) -> Result<(), String> {
         let Some(at) = self.outgoing.iter().position(|outgoing| outgoing.name == vm && outgoing.is_paused()) else {
             return Err(format!("no broken post-copy of `{vm}` is here"));
         };
-        let pipe = self.connect(to, 0)?;
+        let pipe = match to {
+            Target::Host(to) => self.connect(to, 0)?,
+            Target::Memory => {
+                let (here, there) = MemoryChannel::pair(0, 0);
+                self.callers.push(Pipe::new(Box::new(there), None));
+                self.leaving(Box::new(here))
+            }
+        };
         match self.outgoing.get_mut(at) {
             Some(outgoing) => outgoing.recover(pipe),
             None => Ok(()),

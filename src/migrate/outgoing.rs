@@ -22,7 +22,7 @@ use alloc::{
     string::{String, ToString},
 };
 use core::time::Duration;
-use migration::{Config, Offer, Path, RateLimit, Source, Status};
+use migration::{Config, LinkMeasure, Offer, Path, RateLimit, Report, Source, Status};
 use qavns::{PathChoice, Ratio};
 
 /// Within a round dirty flags are collected so seldom that it takes at most one in so many of the CPU's time. What the
@@ -52,8 +52,8 @@ pub struct Outgoing {
     request: Migrate,
     policy: PolicyName,
     jiffy: Duration,
-    /// What the link carries, in bytes a second, if that was measured.
-    bandwidth: Option<u64>,
+    /// What the link does, if that was measured.
+    link: Option<LinkMeasure>,
     stage: Stage,
     teller: Teller,
     /// The end, or a break after the hand-over, was told.
@@ -66,7 +66,7 @@ impl Outgoing {
         let teller = Teller::new(&request.vm, Side::Source);
         let (name, policy) = (request.vm.clone(), request.policy.unwrap_or(policy));
         let stage = pipe.map_or(Stage::Measured, |pipe| Stage::Measuring(Box::new(Measure::new(pipe))));
-        Self { id, name, request, policy, jiffy, bandwidth: None, stage, teller, told: false }
+        Self { id, name, request, policy, jiffy, link: None, stage, teller, told: false }
     }
 
     /// What is asked for, when it is time to connect for the stream and to [`Outgoing::start_sample`].
@@ -125,7 +125,7 @@ impl Outgoing {
         terminal.tell(What::Decision { vm: self.name.clone(), decision: report });
         let (page_count, harvest_time) =
             guests.peek(self.id).map_or((0, 0), |tenant| (tenant.vm.memory.pages() as u64, tenant.harvest_time()));
-        let config = config(&self.request, harvest_time);
+        let config = Config { link: self.known_link(), ..config(&self.request, harvest_time) };
         let offer = Offer {
             name: self.name.clone(),
             session: clock::now(),
@@ -133,7 +133,7 @@ impl Outgoing {
             tsc_khz: clock::hz() / 1000,
             path,
             verify: self.request.verify,
-            acknowledge_every: config.push_window / 4,
+            acknowledge_every: config.acknowledge_every(),
         };
         match Source::new(config, offer, clock::micros()) {
             Ok(engine) => self.stage = Stage::Streaming(Box::new(engine), pipe),
@@ -144,10 +144,16 @@ impl Outgoing {
         }
     }
 
+    /// What the link does: as measured, but within the limit that was given.
+    fn known_link(&self) -> Option<LinkMeasure> {
+        let most = self.request.bandwidth.map_or(u64::MAX, core::num::NonZeroU64::get);
+        self.link.map(|link| LinkMeasure { bandwidth: link.bandwidth.min(most), ..link })
+    }
+
     /// What the link carries: as measured, or the limit that was given.
     fn pages_per_jiffy(&self) -> Option<Ratio> {
         let limit = self.request.bandwidth.map(core::num::NonZeroU64::get);
-        let bandwidth = self.bandwidth.into_iter().chain(limit).min()?;
+        let bandwidth = self.known_link().map(|link| link.bandwidth).or(limit)?;
         Ratio::new(bandwidth.saturating_mul(micros(self.jiffy)), 4096 * 1_000_000)
     }
 
@@ -164,13 +170,19 @@ impl Outgoing {
         let Stage::Measuring(measure) = &mut self.stage else { return false };
         match measure.step(&Leaving { guests, id: self.id }) {
             Outcome::Busy(happened) => return happened,
-            Outcome::Found(bandwidth) => {
+            Outcome::Found(link) => {
                 measure.end();
-                match bandwidth {
-                    Some(rate) => log::info!("{}: the link carries {} KB/s", self.name, rate / 1000),
+                match link {
+                    Some(LinkMeasure { bandwidth, round_trip }) => {
+                        log::info!(
+                            "{}: the link carries {} KB/s, {round_trip} us to and fro",
+                            self.name,
+                            bandwidth / 1000
+                        );
+                    }
                     None => log::warn!("{}: the link could not be measured", self.name),
                 }
-                self.bandwidth = bandwidth;
+                self.link = link;
                 self.stage = Stage::Measured;
             }
             Outcome::Failed(why) => {
@@ -214,7 +226,12 @@ impl Outgoing {
         if let Some(tenant) = guests.get(self.id) {
             terminal.tell(What::Overhead { vm: self.name.clone(), overhead: tenant.overhead() });
         }
-        self.teller.ended(engine.report(clock::micros()), engine.error().map(ToString::to_string), terminal);
+        let report = Report {
+            link_throughput: self.link.map(|link| link.bandwidth),
+            link_round_trip: self.link.map(|link| link.round_trip),
+            ..engine.report(clock::micros())
+        };
+        self.teller.ended(report, engine.error().map(ToString::to_string), terminal);
     }
 
     fn finish(&mut self, status: Status, guests: &mut Guests, terminal: &mut Terminal) {
@@ -228,6 +245,20 @@ impl Outgoing {
     /// Whether it waits to be resumed.
     pub fn is_paused(&self) -> bool {
         matches!(&self.stage, Stage::Streaming(engine, _) if engine.status() == Status::PostcopyPaused)
+    }
+
+    /// Breaks the link. Before the hand-over there is [`Outgoing::cancel`].
+    ///
+    /// # Errors
+    /// Before the hand-over, or when it is broken.
+    pub fn pause(&mut self) -> Result<(), String> {
+        match &mut self.stage {
+            Stage::Streaming(engine, pipe) if engine.is_handed_over() && engine.status() != Status::PostcopyPaused => {
+                pipe.abort();
+                Ok(())
+            }
+            _ => Err(format!("`{}` is not handed over, or paused already", self.name)),
+        }
     }
 
     /// Goes on over a new connection.
@@ -278,6 +309,7 @@ fn config(request: &Migrate, harvest_time: u64) -> Config {
         byte_limit: tuning.max_bytes,
         hybrid_rounds: tuning.hybrid_rounds.unwrap_or(defaults.hybrid_rounds),
         demand_period: tuning.demand_period.map_or(defaults.demand_period, |period| Some(micros(period))),
+        encodings: tuning.encodings.unwrap_or(defaults.encodings),
         peek_interval: defaults.peek_interval.max(harvest_time.saturating_mul(HARVEST_SHARE)),
         ..defaults
     }

@@ -8,6 +8,7 @@ use core::net::SocketAddrV4;
 use core::num::NonZeroU64;
 use core::time::Duration;
 
+use migration::Encodings;
 use qavns::{DEFAULT_TD, DEFAULT_TP, Paper, Policy, Ratio, Robust, td_from_link};
 
 use super::line::LONGEST_LINE;
@@ -32,12 +33,17 @@ pub enum Command {
         /// The VM's name.
         vm: String,
     },
+    /// Break the link of a migration after the hand-over.
+    Pause {
+        /// The VM's name.
+        vm: String,
+    },
     /// Resume a post-copy whose link broke.
     Recover {
         /// The VM's name.
         vm: String,
         /// Where its other half waits.
-        to: SocketAddrV4,
+        to: Target,
     },
     /// Tell which pages were modified since the last such command.
     Dirty {
@@ -124,6 +130,8 @@ pub struct Tuning {
     pub hybrid_rounds: Option<u32>,
     /// How long a demand migration fetches only what is touched.
     pub demand_period: Option<Duration>,
+    /// How pages may be encoded.
+    pub encodings: Option<Encodings>,
 }
 
 /// Where a VM goes.
@@ -279,11 +287,19 @@ impl Command {
                 let vm = need(given.vm, "cancel", "vm=NAME")?;
                 Ok(Self::Cancel { vm })
             }
+            "pause" => {
+                let given = Given::read(rest, &["vm"])?;
+                Ok(Self::Pause { vm: need(given.vm, "pause", "vm=NAME")? })
+            }
             "dirty" => {
                 let given = Given::read(rest, &["vm", "end"])?;
                 Ok(Self::Dirty { vm: need(given.vm, "dirty", "vm=NAME")?, end: given.end.unwrap_or(false) })
             }
-            "recover" => recover(rest),
+            "recover" => {
+                let given = Given::read(rest, &["vm", "to"])?;
+                let vm = need(given.vm, "recover", "vm=NAME")?;
+                Ok(Self::Recover { vm, to: need(given.to, "recover", "to=IP:PORT or to=memory")? })
+            }
             "policy" => policy(rest),
             "input" => input(rest),
             "watch" => watch(rest),
@@ -330,6 +346,7 @@ fn migrate(rest: &str) -> Result<Migrate, CommandError> {
             "max-bytes",
             "hybrid-rounds",
             "demand-period",
+            "encodings",
             "verify",
         ],
     )?;
@@ -351,18 +368,10 @@ fn migrate(rest: &str) -> Result<Migrate, CommandError> {
             max_bytes: given.max_bytes,
             hybrid_rounds: given.hybrid_rounds,
             demand_period: given.demand_period,
+            encodings: given.encodings,
         },
         verify: given.verify.unwrap_or(false),
     })
-}
-
-fn recover(rest: &str) -> Result<Command, CommandError> {
-    let given = Given::read(rest, &["vm", "to"])?;
-    let vm = need(given.vm, "recover", "vm=NAME")?;
-    match need(given.to, "recover", "to=IP:PORT")? {
-        Target::Host(to) => Ok(Command::Recover { vm, to }),
-        Target::Memory => Err(values::bad_value("to", "memory", "IP:PORT").into()),
-    }
 }
 
 fn policy(rest: &str) -> Result<Command, CommandError> {
@@ -422,6 +431,7 @@ struct Given {
     max_bytes: Option<u64>,
     hybrid_rounds: Option<u32>,
     demand_period: Option<Duration>,
+    encodings: Option<Encodings>,
     verify: Option<bool>,
     end: Option<bool>,
     pages: Option<bool>,
@@ -475,6 +485,7 @@ impl Given {
             "demand-period" => word.into(&mut self.demand_period, "demand-period", "0ms to 600s", |text| {
                 values::duration(text, Duration::ZERO..=Duration::from_secs(600))
             }),
+            "encodings" => word.into(&mut self.encodings, "encodings", Encodings::WORDS, Encodings::read),
             "verify" => word.into(&mut self.verify, "verify", "yes or no", values::yes_or_no),
             "end" => word.into(&mut self.end, "end", "yes or no", values::yes_or_no),
             "pages" => word.into(&mut self.pages, "pages", "yes or no", values::yes_or_no),

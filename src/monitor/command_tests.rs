@@ -39,7 +39,7 @@ fn a_migration_has_defaults() {
 fn a_migration_takes_every_key_in_any_order() {
     let line = "migrate verify=yes downtime-limit=50ms latency=100us bandwidth=125000000 td=1/122 tp=4 \
                 auto-converge=yes rate-limit=62500000 max-rounds=9 max-bytes=1000000 hybrid-rounds=2 demand-period=3s \
-                ts=1s policy=robust path=hybrid to=memory vm=tiny";
+                encodings=lz4,zero ts=1s policy=robust path=hybrid to=memory vm=tiny";
     let expected = Migrate {
         vm: "tiny".to_string(),
         to: Target::Memory,
@@ -58,6 +58,7 @@ fn a_migration_takes_every_key_in_any_order() {
             max_bytes: Some(1_000_000),
             hybrid_rounds: Some(2),
             demand_period: Some(Duration::from_secs(3)),
+            encodings: Encodings::read("zero,lz4"),
         },
         verify: true,
     };
@@ -115,12 +116,14 @@ fn the_identifier_is_turned_off_and_on() {
 }
 
 #[test]
-fn recover_needs_a_host() {
-    let to = SocketAddrV4::new([10, 0, 0, 2].into(), 4444);
-    let vm = "a".to_string();
-    assert_eq!(read("recover vm=a to=10.0.0.2:4444"), Command::Recover { vm, to });
-    let message = "`to=memory` cannot be used: to takes IP:PORT";
-    assert_eq!(refused("recover vm=a to=memory"), message);
+fn a_migration_is_paused_and_recovered_by_the_name_of_its_vm() {
+    let vm = || "a".to_string();
+    let to = Target::Host(SocketAddrV4::new([10, 0, 0, 2].into(), 4444));
+    assert_eq!(read("recover vm=a to=10.0.0.2:4444"), Command::Recover { vm: vm(), to });
+    assert_eq!(read("recover vm=a to=memory"), Command::Recover { vm: vm(), to: Target::Memory });
+    assert_eq!(refused("recover vm=a"), "`recover` needs to=IP:PORT or to=memory");
+    assert_eq!(read("pause vm=a"), Command::Pause { vm: vm() });
+    assert_eq!(refused("pause"), "`pause` needs vm=NAME");
 }
 
 #[test]
@@ -142,6 +145,10 @@ fn errors_say_what_was_wrong() {
         let message = refused(&alloc::format!("migrate vm=a to=memory {word}"));
         assert!(message.starts_with(&alloc::format!("`{word}` cannot be used")), "{message}");
     }
+    assert_eq!(
+        refused("migrate vm=a to=memory encodings=zero,zip"),
+        "`encodings=zero,zip` cannot be used: encodings takes all, none, or some of zero,same,delta,lz4"
+    );
     let long = "s".repeat(LONGEST_LINE + 1);
     assert_eq!(refused(&long), "a command has at most 1024 bytes");
 }

@@ -163,6 +163,8 @@ fn a_migration_has_the_words_of_the_report() {
         bytes: 41_000,
         bytes_saved: 9000,
         throughput: Some(5),
+        link_throughput: None,
+        link_round_trip: Some(1500),
         verify: None,
     };
     let expected = json!({
@@ -171,7 +173,7 @@ fn a_migration_has_the_words_of_the_report() {
         "rounds": [{"pages": 10, "bytes": 41000, "time": 5.0, "dirtied": 2}], "postcopy-requests": 4,
         "fault-latency": {"p50": 1.0, "p99": 2.0, "max": 3.0},
         "pages": {"normal": 8, "duplicate": 2, "same": 3, "delta": 4, "compressed": 5, "free": 6, "skipped": 1, "twice": 0},
-        "bytes": 41000, "bytes-saved": 9000, "throughput": 5,
+        "bytes": 41000, "bytes-saved": 9000, "throughput": 5, "link-round-trip": 1.5,
     });
     let error = Some("the link broke".to_string());
     let event = json_of(What::Migration { vm: vm(), side: Side::Source, migration, error });

@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::support::machine::Machine;
-use crate::support::moves::move_vm;
+use crate::support::moves::{beats_on, move_vm};
 use crate::support::trial;
 
 /// Each hop of a chain by another path.
@@ -25,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("a_chain_of_moves_each_by_another_path_loses_nothing", chain),
         trial("a_guest_that_writes_too_fast_is_slowed_until_it_converges", auto_converge),
+        trial("pages_go_by_the_encodings_that_were_named_and_no_other", encodings),
         trial("rounds_end_and_demand_pushes_as_asked_for", limits),
     ]
 }
@@ -62,6 +63,40 @@ fn last_dirtied(report: &Value) -> Result<u64> {
 
 fn rounds(report: &Value) -> &[Value] {
     report["rounds"].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Over a link for which bytes wait, so that each pays where it may be used.
+fn encodings() -> Result<()> {
+    let mut machine = Machine::with_tiny(Bochs, "encodings", "mode=write rate=200")?;
+    machine.heartbeats(Source, 3)?;
+    let slow = "to=memory path=pre-copy bandwidth=2000000 downtime-limit=1ms max-rounds=4";
+    for (list, wanted) in [
+        ("none", vec![]),
+        ("zero", vec!["duplicate"]),
+        ("same", vec!["same"]),
+        ("lz4", vec!["compressed"]),
+        ("zero,lz4", vec!["duplicate", "compressed"]),
+    ] {
+        let report = move_vm(&mut machine, "tiny", Source, &format!("{slow} encodings={list}"))?;
+        went_only_as(&report, &wanted).with_context(|| format!("encodings={list}"))?;
+    }
+    machine.beats.whole("tiny")?;
+    // Tiny writes whole pages, of which no version is like another.
+    let mut machine = Machine::with_linux(Bochs, "encodings-delta", "workload=idle")?;
+    beats_on(&mut machine, "linux")?;
+    let words = "to=memory path=pre-copy bandwidth=8000000 downtime-limit=1ms max-rounds=5 encodings=zero,delta";
+    let report = move_vm(&mut machine, "linux", Source, words)?;
+    went_only_as(&report, &["duplicate", "delta"])?;
+    machine.beats.whole("linux")?;
+    Ok(())
+}
+
+fn went_only_as(report: &Value, wanted: &[&str]) -> Result<()> {
+    for kind in ["duplicate", "same", "delta", "compressed"] {
+        let went = report["pages"][kind].as_u64().is_some_and(|pages| pages > 0);
+        ensure!(went == wanted.contains(&kind), "as {kind} went pages, or none did: {report}");
+    }
+    Ok(())
 }
 
 fn limits() -> Result<()> {

@@ -7,6 +7,7 @@ mod engines;
 mod free;
 mod input;
 mod migrations;
+mod paused;
 mod price;
 mod processes;
 mod restarts;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         free::trials(),
         several::trials(),
         cancel::trials(),
+        paused::trials(),
         processes::trials(),
         restarts::trials(),
         price::trials(),

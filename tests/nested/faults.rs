@@ -14,6 +14,10 @@ use crate::support::{artifacts, trial};
 /// Slow enough that a phase outlives the way of a command.
 const SLOW: &str = "bandwidth=200000 downtime-limit=1ms";
 
+/// Memory whose comparison over a link of [`COMPARING`] bytes a second takes a second.
+const OTHER_MEMORY: u64 = 64 << 20;
+const COMPARING: u64 = 100_000;
+
 /// The tests.
 pub fn trials() -> Vec<Trial> {
     vec![trial("whatever_breaks_in_whichever_phase_the_guest_runs_on_once_and_comes_back", faults)]
@@ -21,14 +25,16 @@ pub fn trials() -> Vec<Trial> {
 
 fn faults() -> Result<()> {
     let kernel = artifacts()?.tiny_kernel()?;
-    let guest = |name, command_line| Guest { name, kernel: &kernel, initrd: None, memory: TINY_MEMORY, command_line };
-    let guests = [guest("tiny", "mode=write rate=5"), guest("other", "mode=hlt verify=1")];
+    let guest = |name, memory, command_line| Guest { name, kernel: &kernel, initrd: None, memory, command_line };
+    let guests =
+        [guest("tiny", TINY_MEMORY, "mode=write rate=5"), guest("other", OTHER_MEMORY, "mode=hlt verify=1 pages=16")];
     let mut machine = Machine::with_guests(Nested, "faults", &guests, "")?;
     beats_at(&mut machine, "tiny", Source)?;
     nobody_listens(&mut machine)?;
     cut_before_the_hand_over(&mut machine, "path=pre-copy ts=3s td=1", None)?;
     cut_before_the_hand_over(&mut machine, &format!("path=pre-copy {QUICK}"), Some("active"))?;
     cut_before_the_hand_over(&mut machine, &format!("path=stop-and-copy {QUICK}"), Some("device"))?;
+    cut_while_pages_are_compared(&mut machine)?;
     peer_killed(&mut machine, "pre-copy", "active")?;
     peer_killed(&mut machine, "stop-and-copy", "device")?;
     cut_after_the_hand_over(&mut machine)?;
@@ -63,6 +69,30 @@ fn cut_before_the_hand_over(machine: &mut Machine, words: &str, phase: Option<&s
     machine.order(Order::Cut)?;
     fails(machine)?;
     machine.order(Order::Join)
+}
+
+/// Nothing but the comparison is lost: the guest runs on at the destination alone.
+fn cut_while_pages_are_compared(machine: &mut Machine) -> Result<()> {
+    let words = format!("to={DESTINATION_ADDRESS}:{PORT} bandwidth={COMPARING} path=stop-and-copy {QUICK}");
+    start(machine, "other", Source, &words)?;
+    until_phase(machine, "other", "verifying", 0)?;
+    machine.order(Order::Cut)?;
+    for _ in 0..2 {
+        let end = machine.until("end of the move", |event| event.is("migration") || event.is("error"))?;
+        let (status, error) = (&end.json["migration"]["status"], end.text("error"));
+        ensure!(status == "completed" && !error.is_empty(), "not told as it is: {}", end.json);
+    }
+    beats_at(machine, "other", Destination)?;
+    for (host, runs) in [(Source, false), (Destination, true)] {
+        machine.command_to(host, "status")?;
+        let status = machine.until("status", |event| event.is("status") && event.host == host)?;
+        let vms = status.json["vms"].as_array().map_or(&[][..], Vec::as_slice);
+        ensure!(vms.iter().any(|vm| vm["vm"] == "other" && vm["state"] == "running") == runs, "{}", status.json);
+    }
+    machine.order(Order::Join)?;
+    move_vm(machine, "other", Destination, &format!("to={SOURCE_ADDRESS}:{PORT} path=pre-copy"))?;
+    machine.beats.whole("other")?;
+    Ok(())
 }
 
 fn peer_killed(machine: &mut Machine, path: &str, phase: &str) -> Result<()> {

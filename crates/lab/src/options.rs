@@ -165,6 +165,9 @@ pub struct MoveOptions {
     /// How long a demand migration fetches only what is touched, before it pushes the rest [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub demand_period: Option<Duration>,
+    /// How pages may be encoded: all, none, or some of zero,same,delta,lz4 [default: all, each where it saves time]
+    #[arg(long, value_name = "LIST", value_parser = units::encodings)]
+    pub encodings: Option<String>,
     /// Compare every page with the source's at the hand-over
     #[arg(long)]
     pub verify: bool,
@@ -246,6 +249,7 @@ impl MoveOptions {
         add("max-bytes", self.max_bytes.map(|bytes| bytes.to_string()));
         add("hybrid-rounds", self.hybrid_rounds.map(|rounds| rounds.to_string()));
         add("demand-period", self.demand_period.map(units::show_duration));
+        add("encodings", self.encodings.clone());
         add("verify", self.verify.then(|| "yes".to_owned()));
         text
     }
@@ -266,13 +270,13 @@ mod tests {
         let full = read(
             "--path post-copy --policy robust --ts 1s --tp 5/2 --td 1/4 --bandwidth 1Gbit \
              --latency 100us --downtime-limit 50ms --auto-converge --rate-limit 500Mbit --max-rounds 9 \
-             --max-bytes 1M --hybrid-rounds 2 --demand-period 3s --verify",
+             --max-bytes 1M --hybrid-rounds 2 --demand-period 3s --encodings zero,lz4 --verify",
         );
         assert_eq!(
             full.movement.command("linux", "10.0.0.2:4444"),
             "migrate vm=linux to=10.0.0.2:4444 path=post-copy policy=robust ts=1000ms tp=5/2 td=1/4 \
              bandwidth=125000000 latency=100us downtime-limit=50ms auto-converge=yes rate-limit=62500000 \
-             max-rounds=9 max-bytes=1048576 hybrid-rounds=2 demand-period=3000ms verify=yes"
+             max-rounds=9 max-bytes=1048576 hybrid-rounds=2 demand-period=3000ms encodings=zero,lz4 verify=yes"
         );
     }
 
@@ -281,5 +285,10 @@ mod tests {
         for words in ["--ts 500", "--env mars", "--tp 1/0", "--mtu 12", "--memory much", "--max-rounds -1"] {
             assert!(MigrateOptions::from_words(words).is_err(), "{words}");
         }
+        let refused = MigrateOptions::from_words("--encodings zero,zip").unwrap_err().to_string();
+        assert!(
+            refused.contains("`zero,zip` is no list of encodings: all, none, or some of zero,same,delta,lz4"),
+            "{refused}"
+        );
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use migration::Encodings;
+
 /// Splits `250ms` into its number and its unit.
 fn split(text: &str) -> Result<(f64, &str), String> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -67,6 +69,12 @@ pub fn ratio(text: &str) -> Result<String, String> {
     let (above, below) = text.split_once('/').unwrap_or((text, "1"));
     let readable = above.parse::<u32>().is_ok() && below.parse::<u32>().is_ok_and(|below| below > 0);
     if readable { Ok(text.to_owned()) } else { Err(format!("`{text}` is no ratio: N/M or N, whole numbers, M not 0")) }
+}
+
+/// Encodings, as the image reads them; the words are kept.
+pub fn encodings(text: &str) -> Result<String, String> {
+    let wanted = Encodings::WORDS;
+    Encodings::read(text).map(|_| text.to_owned()).ok_or_else(|| format!("`{text}` is no list of encodings: {wanted}"))
 }
 
 /// A duration as the image's options take it: the largest unit that loses nothing.

@@ -30,11 +30,29 @@ pub struct Config {
     pub peek_interval: Micros,
     /// Bandwidth is measured over at least this long.
     pub measure_interval: Micros,
-    /// Post-copy keeps about this many bytes waiting in the channel: more fills a fast link better, less lets the
+    /// Post-copy keeps at most about this many bytes waiting in the channel: more fills a fast link better, less lets the
     /// page that the guest waits for arrive sooner.
     pub push_window: u32,
+    /// What the link does at rest, if that was measured over it with a [`crate::Probe`].
+    pub link: Option<LinkMeasure>,
     /// How pages may be encoded.
     pub encodings: Encodings,
+}
+
+/// What a [`crate::Probe`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkMeasure {
+    /// Bytes a second.
+    pub bandwidth: u64,
+    /// Of an empty message.
+    pub round_trip: Micros,
+}
+
+impl LinkMeasure {
+    /// Bytes that are on their way at full speed.
+    pub(crate) fn holds(self) -> u64 {
+        u64::try_from(u128::from(self.bandwidth) * u128::from(self.round_trip) / 1_000_000).unwrap_or(u64::MAX / 4)
+    }
 }
 
 /// The rate of the rounds, in bytes a second: low at first, so that a guest at work feels little of it, then what the
@@ -48,6 +66,15 @@ pub struct RateLimit {
     pub increment: u64,
     /// A guest that would need more than this ends the rounds. It is taken for what the link carries.
     pub most: u64,
+}
+
+impl Config {
+    /// After how many bytes the destination is to tell how far it is, for the [`crate::Offer`]: the least window is twice
+    /// that, and does not run dry between two of them.
+    #[must_use]
+    pub fn acknowledge_every(&self) -> u32 {
+        (self.push_window / 8).max(1)
+    }
 }
 
 impl Default for Config {
@@ -65,6 +92,7 @@ impl Default for Config {
             peek_interval: 100_000,
             measure_interval: 100_000,
             push_window: 64 * 1024,
+            link: None,
             encodings: Encodings::default(),
         }
     }

@@ -48,7 +48,7 @@ pub mod wire;
 
 pub use bitmap::Bitmap;
 pub use budget::{Budget, StreamId};
-pub use config::{Config, RateLimit};
+pub use config::{Config, LinkMeasure, RateLimit};
 pub use destination::{Destination, Fault};
 pub use encoding::Encodings;
 pub use error::Error;

@@ -157,12 +157,12 @@ pub struct Report {
     pub dirty_sync_count: u64,
     /// The rounds while the guest ran.
     pub rounds: Vec<Round>,
-    /// Pages that the guest waited for at the destination.
+    /// Pages that the guest waited for at the destination and that were asked for: not those that came next in any case.
     pub postcopy_requests: u64,
     /// On demand: pages that the guest fetched before the rest was pushed after it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub demand_fetched: Option<u64>,
-    /// How long it waited for each.
+    /// How long the guest waited for pages, asked for or not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault_latency: Option<Latency>,
     /// Pages by kind.
@@ -174,6 +174,12 @@ pub struct Report {
     /// Bytes a second over the whole stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub throughput: Option<u64>,
+    /// Bytes a second that the link carried, where the owner measured that before the migration with a [`crate::Probe`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link_throughput: Option<u64>,
+    /// The round trip of an empty message, measured likewise.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_milliseconds")]
+    pub link_round_trip: Option<Micros>,
     /// The comparison, if it was asked for and is done.
     #[serde(skip)]
     pub verify: Option<Verdict>,

@@ -24,7 +24,7 @@ fn link() -> Link {
 /// A guest that writes all the time, and a source that sends one page a message.
 fn world(path: Path, pages: u64, encodings: &Encodings) -> World {
     let program = Program { seed: 11, range: pages, clears: 9 };
-    let (offer, config) = encoded(encodings.clone(), offer(path, pages), config());
+    let (offer, config) = encoded(*encodings, offer(path, pages), config());
     let mut world = World::new(offer, config, program, link());
     world.tick = 50;
     world.pace = 20;

@@ -51,7 +51,7 @@ fn a_page_that_is_served_twice_is_noticed() {
             let mut world = world(path);
             // Fewer acknowledgements, which count bytes that this source does not know of.
             let seldom = Offer { acknowledge_every: 1 << 18, ..offer(path, PAGES) };
-            world.source = Source::new(Config { push_window: 1 << 20, ..config() }, seldom, 0).unwrap();
+            world.source = Source::new(Config { push_window: 1 << 21, ..config() }, seldom, 0).unwrap();
             let served_again = Rc::new(Cell::new(false));
             let (again, mut committed, mut served) = (served_again.clone(), false, 0);
             let there = Tap::rewriting(move |kind, message| {

@@ -22,7 +22,7 @@ fn every_path_moves_a_guest_that_works_on() {
         for (bandwidth, latency) in [(0, 0), (10_000_000, 500), (100_000_000, 20), (2_000_000, 5_000)] {
             let mut world = world(path, 300, calm(), Link::new(bandwidth, latency));
             let config = Config { demand_period: Some(20_000), ..Config::default() };
-            let (offer, config) = encoded(encodings.clone(), offer(path, 300), config);
+            let (offer, config) = encoded(encodings, offer(path, 300), config);
             world.source = Source::new(config, offer, 0).unwrap();
             world.pass(1000);
             world.finish();

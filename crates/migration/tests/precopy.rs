@@ -205,3 +205,27 @@ fn nothing_left_ends_the_rounds_before_the_link_is_known() {
     let rounds = world.source.report(world.now).rounds;
     assert!(rounds.len() <= 2, "{rounds:?}");
 }
+
+#[test]
+fn the_predicted_downtime_counts_pages_as_they_went_of_late() {
+    let limit = 60_000;
+    let config = Config { peek_interval: 5000, downtime_limit: limit, ..Config::default() };
+    let (offer, config) = encoded(Encodings::default(), offer(Path::PreCopy, 4000), config);
+    let program = Program { seed: 7, range: 1000, clears: 0 };
+    let mut world = World::new(offer, config, program, Link::with_capacity(2_000_000, 200, 20_000));
+    // Every page is one value over and over: LZ4 leaves some 30 bytes of it.
+    for (page, value) in world.source_vm.memory.iter_mut().zip((1..=250).cycle()) {
+        page.fill(value);
+    }
+    // Until the first pages have shown how they go.
+    world.pace = 0;
+    world.pass(20_000);
+    world.pace = 10;
+    world.finish();
+    let report = world.source.report(world.now);
+    assert_eq!(report.verify.unwrap().pages_different, 0);
+    let left = report.rounds.last().unwrap().dirtied;
+    assert!(left * 4096 * 1_000_000 / 2_000_000 > 2 * limit, "the rest would fit whole, too: {report:?}");
+    assert!(report.expected_downtime.unwrap() <= limit, "{report:?}");
+    assert!(report.downtime.unwrap() <= 2 * limit, "{report:?}");
+}

@@ -6,20 +6,23 @@ use common::vm::{Program, SimVm};
 use migration::{Destination, End, Error, Link, Probe};
 use proptest::prelude::*;
 
+/// How often both sides look, in us.
+const TICK: usize = 200;
+
 const PROGRAM: Program = Program { seed: 0, range: 1, clears: 0 };
 
 fn guest() -> SimVm {
     SimVm::new(10, PROGRAM)
 }
 
-/// Lets a probe run over a link; gives what it found.
-fn measure(mut probe: Probe, bandwidth: u64, latency: u64) -> Option<u64> {
+/// Lets a probe run over a link; gives the bandwidth and the round trip that it found.
+fn measure(mut probe: Probe, bandwidth: u64, latency: u64) -> Option<(u64, u64)> {
     let mut link = Link::new(bandwidth, latency);
     let vm = guest();
     let mut destination = Destination::new(0);
     let mut place = SimVm::blank(PROGRAM);
     let (mut out, mut back) = (Vec::new(), Vec::new());
-    for now in (0..20_000_000).step_by(200) {
+    for now in (0..20_000_000).step_by(TICK) {
         loop {
             if out.is_empty() {
                 probe.transmit(now, &vm, &mut out);
@@ -36,8 +39,8 @@ fn measure(mut probe: Probe, bandwidth: u64, latency: u64) -> Option<u64> {
         let sent = link.send(End::B, now, &back);
         back.drain(..sent);
         probe.receive(&take(&mut link, End::A, now), now).expect("an answer");
-        if let Some(found) = probe.bandwidth() {
-            return Some(found);
+        if let Some(found) = probe.found() {
+            return Some((found.bandwidth, found.round_trip));
         }
     }
     None
@@ -60,9 +63,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn a_probe_finds_about_what_the_link_carries(bandwidth in 1_000_000u64..200_000_000, latency in 0u64..5_000) {
-        let found = measure(Probe::new(100_000, 64 << 20), bandwidth, latency).expect("it ends");
+        let (found, trip) = measure(Probe::new(100_000, 64 << 20), bandwidth, latency).expect("it ends");
         prop_assert!(found <= bandwidth + bandwidth / 20, "{found} of {bandwidth}");
         prop_assert!(found >= bandwidth / 2, "{found} of {bandwidth}");
+        // Two empty messages, and at most a look at each side.
+        let wire = 2 * 24 * 1_000_000 / bandwidth;
+        prop_assert!((2 * latency..=2 * latency + wire + 3 * TICK as u64).contains(&trip), "{trip} at {latency}");
     }
 }
 

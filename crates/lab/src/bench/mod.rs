@@ -1,5 +1,6 @@
 //! `lab bench`: the figures, each beside what it is compared with.
 
+mod engines;
 mod price;
 mod rival;
 mod table;
@@ -23,7 +24,7 @@ pub struct BenchOptions {
     /// Where: bochs, nested, kvm or auto; may be given more than once [default: bochs, and what auto picks]
     #[arg(long, value_name = "ENVIRONMENT")]
     pub env: Vec<Environment>,
-    /// Only rows whose name holds this text, such as `unruly`, `post-copy` or `price`
+    /// Only rows whose name holds this text, such as `unruly`, `post-copy` or `price`; `engines`: only what needs no machine
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub only: String,
     /// An image in place of the one that is built from here
@@ -74,16 +75,23 @@ pub fn bench(options: &BenchOptions, watch: &mut dyn Watch) -> Result<bool> {
             }
         }
     }
+    let engines = "engines".contains(&options.only).then(engines::measure);
     let image = fs::metadata(artifacts::image(options.image.as_deref())).map(|about| about.len()).ok();
     println!("{}\n{}", table::figures(image, &rows), table::rows(&rows));
     println!("{}", price::table(&prices));
+    if let Some(engines) = &engines {
+        println!("{}", engines.text());
+    }
     let records: Vec<Value> = rows.iter().map(Row::record).collect();
-    let text =
-        serde_json::to_string_pretty(&json!({"image-size": image, "rows": records, "price": price::record(&prices)}))?;
+    let text = serde_json::to_string_pretty(&json!({
+        "image-size": image, "rows": records, "price": price::record(&prices),
+        "engines": engines.as_ref().map(engines::Table::record),
+    }))?;
     let path = out.join("bench.json");
     fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     println!("all figures: {}", path.display());
-    Ok(rows.iter().all(|row| row.error().is_none()))
+    let engines_whole = engines.is_none_or(|engines| engines.is_whole());
+    Ok(engines_whole && rows.iter().all(|row| row.error().is_none()))
 }
 
 fn environments(asked: &[Environment]) -> Vec<Environment> {

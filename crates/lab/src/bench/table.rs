@@ -58,7 +58,21 @@ fn row_figures(row: &Row) -> Vec<String> {
             &format!("link {:.1}: {share}", link / 1e6),
         ));
     }
+    lines.extend(waits(row));
     lines
+}
+
+/// How often and how long the guest waited for pages, beside the round trip of an empty message over the same link.
+fn waits(row: &Row) -> Option<String> {
+    let latency = |part| row.number(&["migration", "fault-latency", part]);
+    let (p50, p99) = (latency("p50")?, latency("p99")?);
+    let name = format!("{} {} {}: fault latency p50, p99, ms", row.environment, row.workload, row.path);
+    let trip = row.number(&["migration", "link-round-trip"]).filter(|trip| *trip > 0.0);
+    let trip = trip.map(|trip| format!("empty message {trip:.2}: {:.1}, {:.1} times", p50 / trip, p99 / trip));
+    let requests = row.number(&["migration", "postcopy-requests"]);
+    let requests = requests.map(|count| format!("{count:.0} requests")).into_iter();
+    let compared: Vec<String> = trip.into_iter().chain(requests).collect();
+    Some(line(&name, &format!("{p50:.2}, {p99:.2}"), &compared.join("; ")))
 }
 
 fn entries_a_harvest(row: &Row) -> Option<f64> {
@@ -101,7 +115,7 @@ pub fn rows(rows: &[Row]) -> String {
     lines.join("\n") + "\n"
 }
 
-fn line(figure: &str, measured: &str, compared: &str) -> String {
+pub fn line(figure: &str, measured: &str, compared: &str) -> String {
     format!("{figure:<60} {measured:>14}   {compared}").trim_end().to_owned()
 }
 
@@ -120,6 +134,7 @@ mod tests {
             report: json!({
                 "memory": 1 << 27,
                 "migration": {"total-time": 1000.4, "downtime": 20.0, "throughput": 4_096_000, "link-throughput": 8_192_000,
+                    "fault-latency": {"p50": 2.0, "p99": 5.0, "max": 9.0}, "link-round-trip": 2.5, "postcopy-requests": 7,
                     "rounds": [{"dirtied": 900}, {"dirtied": 10}]},
                 "verify": {"heartbeat-gap": 120.0},
                 "overhead": {"harvest-time": {"p50": 0.5, "max": 1.0}, "harvests": 4, "harvest-entries": 4096}
@@ -144,6 +159,7 @@ mod tests {
         assert!(line("harvest, ms").ends_with("ms 0.50"));
         assert!(line("harvest, entries").ends_with("1024 the guest has 32768 leaves"));
         assert!(line("downtime").ends_with("20 last round / throughput 10"));
+        assert!(line("fault latency").ends_with("2.00, 5.00 empty message 2.50: 0.8, 2.0 times; 7 requests"));
         assert!(line("throughput, MB/s").ends_with("4.1 link 8.2: 50 %"));
     }
 

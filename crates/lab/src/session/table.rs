@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// The rows of a report that a person wants first: a name, and where the value is.
-const ROWS: [(&str, &[&str]); 21] = [
+const ROWS: [(&str, &[&str]); 24] = [
     ("identifier before", &["sample", "start"]),
     ("identifier after", &["sample", "end"]),
     ("path", &["decision", "path"]),
@@ -18,6 +18,9 @@ const ROWS: [(&str, &[&str]); 21] = [
     ("postcopy-requests", &["migration", "postcopy-requests"]),
     ("pages normal", &["migration", "pages", "normal"]),
     ("pages duplicate", &["migration", "pages", "duplicate"]),
+    ("pages same", &["migration", "pages", "same"]),
+    ("pages delta", &["migration", "pages", "delta"]),
+    ("pages compressed", &["migration", "pages", "compressed"]),
     ("pages free", &["migration", "pages", "free"]),
     ("bytes", &["migration", "bytes"]),
     ("throughput B/s", &["migration", "throughput"]),

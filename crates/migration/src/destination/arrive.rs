@@ -30,8 +30,15 @@ impl Destination {
                 self.install(record.gfn, Some(&page), &record.body, now, vm);
             }
         }
-        if self.phase == Phase::Running && self.missing == 0 {
-            self.complete(vm);
+        if self.phase == Phase::Running {
+            self.latest = Some(end - 1);
+            // It did not come next: the push is elsewhere.
+            if let Some(gfn) = self.expected.take().filter(|gfn| !self.present.test(*gfn)) {
+                self.request(gfn);
+            }
+            if self.missing == 0 {
+                self.complete(vm);
+            }
         }
         Ok(())
     }

@@ -65,6 +65,8 @@ impl Log {
             bytes,
             bytes_saved: self.bytes_saved,
             throughput: rate(bytes, end.saturating_sub(self.accepted.unwrap_or(self.started))),
+            link_throughput: None,
+            link_round_trip: None,
             verify,
         }
     }

@@ -7,7 +7,7 @@ mod receive;
 mod verify;
 
 use crate::handover::DestinationRight;
-use crate::wire::{Decoder, Kind, Message, Offer};
+use crate::wire::{Decoder, Kind, Message, Offer, Path};
 use crate::{Bitmap, Error, Micros, Page, Report, Status};
 use alloc::boxed::Box;
 use alloc::string::ToString;
@@ -44,7 +44,7 @@ enum Phase {
 pub enum Fault {
     /// Nothing: the page is here.
     Present,
-    /// It is asked for. The guest can go on when it is written.
+    /// It is asked for, or likely to come next. The guest can go on when it is written.
     Requested,
 }
 
@@ -64,6 +64,10 @@ pub struct Destination {
     hashes: Option<Hashes>,
     /// Pages that the guest waits for, and since when.
     faults: Vec<(u64, Micros)>,
+    /// The page that came last, since the guest runs here.
+    latest: Option<u64>,
+    /// A page that the guest waits for, and that is not asked for because it is likely to come next.
+    expected: Option<u64>,
     /// What is to go out.
     outbox: Outbox,
     acknowledged: u64,
@@ -89,6 +93,8 @@ impl Destination {
             state: Vec::new(),
             hashes: None,
             faults: Vec::new(),
+            latest: None,
+            expected: None,
             outbox: Outbox::default(),
             acknowledged: 0,
             probed: 0,
@@ -111,10 +117,11 @@ impl Destination {
             self.say(&Message::Acknowledge { bytes: self.probed });
         }
         let Some(offer) = &self.offer else { return };
+        let often = u64::from(offer.acknowledge_every.max(1));
         let every = match self.phase {
-            Phase::Running => u64::from(offer.acknowledge_every.max(1)),
-            // Here it only tells the bandwidth, and each answer costs both hosts a packet.
-            Phase::Receiving | Phase::Ready | Phase::Complete => u64::from(offer.acknowledge_every.max(1)) * 4,
+            Phase::Running => often,
+            // Here it only tells the bandwidth, and each answer costs both hosts a packet. One byte is still every message.
+            Phase::Receiving | Phase::Ready | Phase::Complete => (often - 1) * 8 + 1,
             _ => return,
         };
         let handled = self.decoder.handled();
@@ -133,13 +140,28 @@ impl Destination {
         }
         if !self.faults.iter().any(|(waiting, _)| *waiting == gfn) {
             self.faults.push((gfn, now));
-            self.log.requests += 1;
-            // On a broken link it waits: what is waited for is asked for again when the stream resumes.
-            if self.phase == Phase::Running {
-                self.outbox.say_words(Kind::Request, None, core::iter::once(gfn));
+            if self.expected.is_none() && self.comes_next(gfn) {
+                self.expected = Some(gfn);
+            } else {
+                self.request(gfn);
             }
         }
         Fault::Requested
+    }
+
+    /// Whether a page follows the one that came last, so that a push along the guest's own way brings it next. The push
+    /// does not rest while a page is missing, so the next one tells, and soon.
+    fn comes_next(&self, gfn: u64) -> bool {
+        let pushed = self.offer.as_ref().is_some_and(|offer| offer.path != Path::Demand);
+        pushed && self.latest.is_some_and(|latest| latest + 1 == gfn)
+    }
+
+    /// Asks for a page. On a broken link it waits: what is waited for is asked for again when the stream resumes.
+    fn request(&mut self, gfn: u64) {
+        self.log.requests += 1;
+        if self.phase == Phase::Running {
+            self.outbox.say_words(Kind::Request, None, core::iter::once(gfn));
+        }
     }
 
     /// The link broke. Before READY the attempt has failed, and the VM is to be dropped. After it, the VM may be this
@@ -187,6 +209,8 @@ impl Destination {
         self.log.bytes_before += self.decoder.handled();
         self.decoder = Decoder::default();
         self.outbox = Outbox::default();
+        self.log.requests += u64::from(self.expected.take().is_some());
+        self.latest = None;
         self.acknowledged = 0;
         self.phase = Phase::Reconnected;
         Ok(())

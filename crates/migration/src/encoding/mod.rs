@@ -32,7 +32,7 @@ use worth::Worth;
 
 /// Which encodings a source may use, and the memory that they may take. With all four off every page that the guest needs
 /// goes whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encodings {
     /// Runs of pages of zeroes.
     pub zero: bool,
@@ -61,6 +61,33 @@ impl Encodings {
     #[must_use]
     pub fn plain() -> Self {
         Self { same: false, delta: false, lz4: false, ..Self::default() }
+    }
+
+    /// What [`Encodings::read`] takes.
+    pub const WORDS: &str = "all, none, or some of zero,same,delta,lz4";
+
+    /// Those that a user names, and the default memory for them. Nothing if one is unknown or named twice.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        let mut read = Self { zero: false, ..Self::plain() };
+        match text {
+            "all" => return Some(Self::default()),
+            "none" => return Some(read),
+            _ => {}
+        }
+        for word in text.split(',') {
+            let switch = match word {
+                "zero" => &mut read.zero,
+                "same" => &mut read.same,
+                "delta" => &mut read.delta,
+                "lz4" => &mut read.lz4,
+                _ => return None,
+            };
+            if core::mem::replace(switch, true) {
+                return None;
+            }
+        }
+        Some(read)
     }
 }
 
@@ -215,4 +242,23 @@ fn find_same(
 
 fn saved(length: Option<usize>) -> usize {
     length.map_or(0, |length| PAGE_SIZE.saturating_sub(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Encodings;
+
+    #[test]
+    fn a_user_names_encodings_in_any_order_each_once() {
+        let switches = |text| Encodings::read(text).map(|read| [read.zero, read.same, read.delta, read.lz4]);
+        assert_eq!(Encodings::read("all"), Some(Encodings::default()));
+        assert_eq!(switches("none"), Some([false; 4]));
+        assert_eq!(switches("lz4"), Some([false, false, false, true]));
+        assert_eq!(switches("delta,zero"), Some([true, false, true, false]));
+        assert_eq!(switches("same,lz4,delta,zero"), Some([true; 4]));
+        assert_eq!(Encodings::read("zero"), Some(Encodings::plain()));
+        for wrong in ["", "zip", "zero,", "zero,zero", "zero,none", "all,zero", "Zero", "zero lz4"] {
+            assert_eq!(Encodings::read(wrong), None, "{wrong}");
+        }
+    }
 }

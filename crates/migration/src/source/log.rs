@@ -74,6 +74,8 @@ impl Log {
             bytes,
             bytes_saved: self.bytes_saved,
             throughput: rate(bytes, since(self.first_page.unwrap_or(self.started), end)),
+            link_throughput: None,
+            link_round_trip: None,
             verify: self.verdict,
         }
     }

@@ -3,6 +3,7 @@
 mod converge;
 mod copies;
 mod log;
+mod page_cost;
 mod pages;
 mod push;
 mod receive;
@@ -21,6 +22,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use converge::Converge;
 use log::Log;
+use page_cost::PageCost;
 use pages::PageSets;
 use push::Push;
 
@@ -83,6 +85,7 @@ pub struct Source {
     meter: Meter,
     sets: PageSets,
     encoder: Encoder,
+    page_cost: PageCost,
     push: Push,
     /// Pages that the guest waits for at the destination, in the order of the requests.
     urgent: VecDeque<u64>,
@@ -111,8 +114,7 @@ impl Source {
         if offer.name.len() > MAX_NAME {
             return Err(Error::BadField("name"));
         }
-        // Four acknowledgements a window keep it from running dry between two of them.
-        offer.acknowledge_every = offer.acknowledge_every.clamp(1, (config.push_window / 4).max(1));
+        offer.acknowledge_every = offer.acknowledge_every.clamp(1, config.acknowledge_every());
         Ok(Self {
             phase: Phase::Greet,
             right: SourceRight::Running,
@@ -120,7 +122,8 @@ impl Source {
             numbering: Numbering::default(),
             meter: Meter::new(config.measure_interval),
             sets: PageSets::new(offer.page_count),
-            encoder: Encoder::new(config.encodings.clone(), offer.page_count),
+            encoder: Encoder::new(config.encodings, offer.page_count),
+            page_cost: PageCost::default(),
             push: Push::new(),
             urgent: VecDeque::new(),
             requested: Bitmap::new(offer.page_count),

@@ -6,7 +6,7 @@ use super::transmit::{MIN_ROOM, Output};
 use super::{Phase, Source};
 use crate::bucket::Bucket;
 use crate::meter::{rate, time_for};
-use crate::wire::{self, Message, PAGE_RECORD};
+use crate::wire::{self, Message};
 use crate::{Error, Micros, PAGE_SIZE, Round, SourceVm};
 
 /// A round that leaves more than this many hundredths of what the one before left has not got on.
@@ -108,7 +108,7 @@ impl Source {
     fn expected_downtime(&self, state: usize, now: Micros) -> Option<Micros> {
         // Rounds that are held back say nothing of the link; what the user allows is what goes when the guest is paused.
         let bandwidth = self.config.rate_limit.map_or(self.meter.bandwidth(now), |limit| Some(limit.most))?;
-        let pages = self.sets.to_send().saturating_mul(PAGE_RECORD as u64);
+        let pages = self.page_cost.of(self.sets.to_send());
         let bytes = self.meter.in_flight().saturating_add(pages).saturating_add(state as u64);
         Some(time_for(bytes, bandwidth).saturating_add(self.meter.round_trip().unwrap_or(0)))
     }

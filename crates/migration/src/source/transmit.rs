@@ -201,6 +201,9 @@ impl Source {
         self.log.pages.count(&body);
         self.log.bytes_saved += body.saved() as u64;
         let zero = u64::from(matches!(body, Body::Zero { .. }));
+        if zero == 0 {
+            self.page_cost.note(body.saved());
+        }
         self.meter.scanned(1 - zero, zero);
         self.meter.encoded(self.encoder.take_spent());
     }
@@ -348,11 +351,15 @@ impl Source {
         core::iter::from_fn(|| self.urgent.pop_front()).find(|gfn| pending.test(*gfn))
     }
 
-    /// Bytes that may be on their way while pages are pushed. What the link itself holds at full speed, and the
-    /// configured part in queues: then the link is never idle, and a page that the guest waits for never queues behind
-    /// more than that part.
+    /// Bytes that may be on their way while pages are pushed: what the link holds at full speed and some in queues, so that it
+    /// is never idle. Where it was measured at rest that is half as much again, and a page that the guest waits for queues for
+    /// half a round trip. Else it is the configured part beyond what the stream itself has seen: bytes that wait for a host
+    /// that is slow to look and bytes that wait for the wire are not told apart by it.
     fn window(&self) -> u64 {
-        self.meter.on_wire().saturating_add(self.config.push_window.into())
+        let seen = self.meter.on_wire().saturating_add(self.config.push_window.into());
+        // Fewer bytes than two acknowledgements' worth might never be acknowledged.
+        let least = 2 * u64::from(self.offer.acknowledge_every);
+        self.config.link.map_or(seen, |link| (link.holds() + link.holds() / 2).max(least))
     }
 
     /// Of what a page must be at the destination: one that was free at the hand-over is zero there.
