@@ -1,4 +1,4 @@
-//! One host: QEMU/KVM with the image as its kernel.
+//! One host: QEMU/KVM with the image as its kernel, or with a guest that QEMU itself is to migrate.
 
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -19,9 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Qemu {
     /// Which host it is.
     pub host: Host,
-    /// The process: its standard output is the log of the image (COM1), its standard error QEMU's own complaints.
+    /// The process: its standard output is the log of the image or the guest's console (COM1), its standard error QEMU's
+    /// own complaints.
     pub child: Child,
-    /// The monitor of the image (COM2).
+    /// The monitor of the image (COM2), or QEMU's own (QMP).
     pub monitor: UnixStream,
 }
 
@@ -100,10 +101,19 @@ fn arguments(job: &Job, host: &HostJob, socket: &Path) -> Vec<String> {
     if let Some(guests) = &host.guests {
         add("-initrd", guests.clone());
     }
-    add("-append", format!("{} console=virtio", host.options));
     add("-chardev", "stdio,id=log,signal=off".into());
     add("-serial", "chardev:log".into());
     add("-chardev", format!("socket,id=monitor,path={}", socket.display()));
+    words.extend(["-nodefaults", "-no-user-config"].map(str::to_owned));
+    words.extend(if job.peer.is_some() { own_migration(host) } else { of_the_image(job, host) });
+    words
+}
+
+/// What the image needs beside the common: its monitor, its link, its way to power off with a status.
+fn of_the_image(job: &Job, host: &HostJob) -> Vec<String> {
+    let mut words = vec!["-no-reboot".to_owned()];
+    let mut add = |option: &str, value: String| words.extend([option.to_owned(), value]);
+    add("-append", format!("{} console=virtio", host.options));
     // A byte on an emulated UART costs as much as a line on a virtio console. The device is served by the vCPU's own thread
     // (no ioeventfd): the image waits for it, and on one CPU it would wait for QEMU's other thread to have its turn.
     add("-device", "virtio-serial-pci,disable-legacy=on,ioeventfd=off".into());
@@ -115,7 +125,19 @@ fn arguments(job: &Job, host: &HostJob, socket: &Path) -> Vec<String> {
     add("-device", format!("{card},mac={mac},host_mtu={}", job.mtu));
     // An image that gives up powers off with a status.
     add("-device", "isa-debug-exit,iobase=0xf4,iosize=0x4".into());
-    words.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
+    words
+}
+
+/// What a guest needs that QEMU itself migrates.
+fn own_migration(host: &HostJob) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut add = |option: &str, value: &str| words.extend([option.to_owned(), value.to_owned()]);
+    add("-append", &host.options);
+    add("-mon", "chardev=monitor,mode=control");
+    if host.host == Host::Destination {
+        // Capabilities have to be set before anything comes.
+        add("-incoming", "defer");
+    }
     words
 }
 
@@ -132,6 +154,8 @@ fn netdev(job: &Job, host: Host) -> String {
             let local = format!("local.type=unix,local.path={}", local.display());
             format!("dgram,id=link,{local},remote.type=unix,remote.path={}", remote.display())
         }
+        // A card with nobody at the other end.
+        Link::Loopback => "hubport,id=link,hubid=0".to_owned(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -12,7 +12,7 @@ use super::story::{Story, index};
 use super::watch::Watch;
 use super::{create, vm};
 use crate::agent::wire::{Host, Kind, Line, Party};
-use crate::env::{DESTINATION_ADDRESS, Environment, Machines, PORT};
+use crate::env::{DESTINATION_ADDRESS, Environment, PORT};
 use crate::interrupt;
 use crate::machine::process::tail;
 use crate::options::{GuestKind, HEARTBEAT, MigrateOptions, Workload};
@@ -92,25 +92,31 @@ pub struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    /// Runs the experiment. Whatever goes wrong once the hosts are started is in the report.
-    pub fn run(options: &'a MigrateOptions, machines: &Machines, watch: &'a mut dyn Watch) -> Result<(Report, Story)> {
-        let environment = options.hosts.env;
+    /// Runs the experiment on hosts that `start` starts; they are as patiently waited for as those of `like`. Whatever goes
+    /// wrong once they are started is in the report.
+    pub fn run(
+        options: &'a MigrateOptions,
+        folder: &Path,
+        like: Environment,
+        start: impl FnOnce() -> Result<Testbed>,
+        watch: &'a mut dyn Watch,
+    ) -> Result<(Report, Story)> {
         watch.phase("starting the hosts");
-        let testbed = environment.start(machines)?;
+        let testbed = start()?;
         let story = Story::new(&testbed.wiring, vm(&options.guest));
         // With one host, the log comes by a serial port of its own and is a file already.
         let logs = match testbed.wiring {
             Wiring::Direct => None,
-            Wiring::Agent => Some([create(machines, "source.log")?, create(machines, "destination.log")?]),
+            Wiring::Agent => Some([create(folder, "source.log")?, create(folder, "destination.log")?]),
         };
         let mut driver = Driver {
             options,
             story,
-            events: create(machines, "events.jsonl")?,
+            events: create(folder, "events.jsonl")?,
             logs,
             watch,
-            patience: Patience::of(environment),
-            folder: machines.folder.to_owned(),
+            patience: Patience::of(like),
+            folder: folder.to_owned(),
             testbed,
         };
         let outcome = driver.experiment();
