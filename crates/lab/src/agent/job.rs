@@ -41,6 +41,8 @@ pub struct PeerJob {
     pub limit: u64,
     /// Requested pages go by a connection of their own (QEMU's `postcopy-preempt`).
     pub preempt: bool,
+    /// Each host runs a Linux with KVM, and the guest runs there, one level down.
+    pub below: bool,
 }
 
 /// The whole job.
@@ -68,7 +70,7 @@ impl Job {
             Link::Datagrams => "datagrams",
             Link::Loopback => "loopback",
         };
-        let peer = self.peer.map(|peer| json!({"limit": peer.limit, "preempt": peer.preempt}));
+        let peer = self.peer.map(|peer| json!({"limit": peer.limit, "preempt": peer.preempt, "below": peer.below}));
         json!({"hosts": hosts, "link": link, "mtu": self.mtu, "scratch": self.scratch, "peer": peer}).to_string()
     }
 
@@ -89,6 +91,7 @@ impl Job {
                 peer => Some(PeerJob {
                     limit: peer["limit"].as_u64().context("the job has no limit")?,
                     preempt: peer["preempt"] == true,
+                    below: peer["below"] == true,
                 }),
             },
             mtu: value["mtu"].as_u64().and_then(|mtu| u32::try_from(mtu).ok()).context("the job has no mtu")?,
@@ -133,12 +136,12 @@ mod tests {
             memory: 192,
             options: "ip=10.0.0.1/24 jiffy=4ms".into(),
         };
-        let peer = Some(PeerJob { limit: 60_000, preempt: true });
+        let peer = Some(PeerJob { limit: 60_000, preempt: true, below: false });
         for (link, peer) in [
             (Link::Tap { vhost: true }, None),
             (Link::Tap { vhost: false }, peer),
             (Link::Datagrams, None),
-            (Link::Loopback, peer),
+            (Link::Loopback, peer.map(|peer| PeerJob { below: true, ..peer })),
         ] {
             let job = Job {
                 hosts: vec![host(Host::Source, Some("/job/guests.cpio")), host(Host::Destination, None)],

@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use job::Job;
-use peer::Conductor;
+use peer::{Conductor, Console};
 use qemu::Qemu;
 use qmp::Qmp;
 use wire::{Command, Host, Kind, Line, Order, Party};
@@ -50,7 +50,7 @@ pub fn run(job: &Job, input: impl Read + Send + 'static, mut output: impl Write)
     let (lines, outgoing) = mpsc::channel();
     let speaker = Speaker { started: Instant::now(), lines };
     let commands = listen(input);
-    let mut agent = Agent { job, speaker: &speaker, running: Vec::new(), conductor: None };
+    let mut agent = Agent { job, speaker: &speaker, running: Vec::new(), conductor: None, console: Console::default() };
     let result = agent.serve(&commands, &outgoing, &mut output);
     drop(agent);
     if let Err(error) = &result {
@@ -67,6 +67,8 @@ struct Agent<'a> {
     running: Vec<Qemu>,
     /// Takes the hosts' commands where QEMU migrates the guest itself.
     conductor: Option<Sender<Command>>,
+    /// The console of that guest.
+    console: Console,
 }
 
 impl Agent<'_> {
@@ -79,7 +81,7 @@ impl Agent<'_> {
         network::make(self.job)?;
         let mut monitors = Vec::new();
         for host in &self.job.hosts {
-            let qemu = start(self.job, host, self.speaker)?;
+            let qemu = start(self.job, host, &self.console, self.speaker)?;
             if self.job.peer.is_some() {
                 monitors.push((host.host, open(&qemu, self.speaker)?));
             }
@@ -133,7 +135,7 @@ impl Agent<'_> {
             Order::Start(host) => {
                 self.kill(host);
                 let wanted = self.job.hosts.iter().find(|job| job.host == host).context("the job has no such host")?;
-                self.running.push(start(self.job, wanted, self.speaker)?);
+                self.running.push(start(self.job, wanted, &self.console, self.speaker)?);
                 Ok(())
             }
         }
@@ -149,7 +151,7 @@ impl Agent<'_> {
 }
 
 /// Starts a host and the threads that read from it.
-fn start(job: &Job, host: &job::HostJob, speaker: &Speaker) -> Result<Qemu> {
+fn start(job: &Job, host: &job::HostJob, console: &Console, speaker: &Speaker) -> Result<Qemu> {
     let name = host.host.name();
     if job.peer.is_some() {
         let status = json!({"event": "status", "vms": [], "started": speaker.now()});
@@ -160,8 +162,7 @@ fn start(job: &Job, host: &job::HostJob, speaker: &Speaker) -> Result<Qemu> {
     speaker.say(party, Kind::Note, format!("QEMU runs as process {}", qemu.child.id()));
     let output = qemu.child.stdout.take().context("QEMU's output is piped")?;
     if job.peer.is_some() {
-        let console = speaker.clone();
-        relay(output, move |text| console.say(party, Kind::Monitor, peer::console(&text)));
+        console.relay(output, party, speaker.clone());
     } else {
         let (monitor, log) = (speaker.clone(), speaker.clone());
         relay(qemu.monitor.try_clone()?, move |text| monitor.say(party, Kind::Monitor, text));

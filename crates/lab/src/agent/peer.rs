@@ -1,7 +1,10 @@
 //! Two QEMUs that migrate a guest themselves. They are told and heard in the words of the image's monitor
 //! (docs/monitor.md), so that the lab drives and judges them by the very code that it has for the image.
 
+use std::io::Read;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -21,9 +24,37 @@ const PROGRESS: Duration = Duration::from_secs(5);
 /// How long the destination may take to end a migration that has ended at its source.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A line of the guest's console, as the image would tell it.
-pub fn console(text: &str) -> String {
-    json!({"event": "console", "vm": VM, "text": text}).to_string()
+/// The console of a guest that moves: what it began to print on one side it ends on the other.
+#[derive(Clone, Default)]
+pub struct Console(Arc<Mutex<Vec<u8>>>);
+
+impl Console {
+    /// Passes on what one side prints, line by line, as the image would tell it.
+    pub(super) fn relay(&self, mut from: impl Read + Send + 'static, party: Party, speaker: Speaker) {
+        let console = self.clone();
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(read) = from.read(&mut bytes)
+                && read > 0
+            {
+                for text in console.lines(bytes.get(..read).unwrap_or_default()) {
+                    let event = json!({"event": "console", "vm": VM, "text": text});
+                    speaker.say(party, Kind::Monitor, event.to_string());
+                }
+            }
+        });
+    }
+
+    /// The lines that these bytes end.
+    fn lines(&self, bytes: &[u8]) -> Vec<String> {
+        // A thread that panicked while it held the lock has ended the agent's use anyway.
+        let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.extend_from_slice(bytes);
+        let Some(end) = begun.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
+        let whole: Vec<u8> = begun.drain(..=end).collect();
+        let text = String::from_utf8_lossy(&whole).into_owned();
+        text.lines().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect()
+    }
 }
 
 /// How QEMU is to move the guest.
@@ -322,6 +353,16 @@ mod tests {
         for words in ["to=10.0.0.2:4444 path=demand", "path=pre-copy", "to=x path=hybrid hybrid-rounds=many"] {
             assert!(Ask::parse(words).is_err(), "{words}");
         }
+    }
+
+    #[test]
+    fn a_line_begun_on_one_side_ends_on_the_other() {
+        let source = Console::default();
+        let destination = source.clone();
+        assert_eq!(source.lines(b"start idle\r\nhb 1 e0\r\n\r\nhb"), ["start idle", "hb 1 e0"]);
+        assert!(source.lines(b" 2 e").is_empty());
+        assert_eq!(destination.lines(b"0\r\nhb 3"), ["hb 2 e0"]);
+        assert_eq!(destination.lines(b" e0\n"), ["hb 3 e0"]);
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl Machines<'_> {
     fn job(&self, image: &str, guests: &str, link: Link, scratch: &str) -> Result<Job> {
         // Both listen: a VM can come back.
         let options = |own: &str| {
-            let all = format!("{} ip={own}/24 mtu={} listen={PORT}", self.options, self.mtu);
+            let all = format!("{} ip={own}/24 mtu={} listen={PORT} console=virtio", self.options, self.mtu);
             all.trim().to_owned()
         };
         let source = HostJob {

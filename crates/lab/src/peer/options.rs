@@ -36,7 +36,8 @@ impl fmt::Display for PeerPath {
 /// Everything about a comparison.
 #[derive(Args, Clone, Debug)]
 pub struct PeerOptions {
-    /// What of ours it is compared with: `bochs`, where QEMU's guests run on KVM in the emulated machine
+    /// What of ours it is compared with. bochs: QEMU's guests run on KVM in the emulated machine. nested: two Linux hosts with
+    /// KVM run inside that, and QEMU's guests one level down
     #[arg(long, default_value = "bochs", value_name = "ENVIRONMENT")]
     pub env: Environment,
     /// The path
@@ -88,12 +89,12 @@ impl PeerOptions {
     /// What is asked of the two QEMUs.
     pub fn job(&self) -> PeerJob {
         let limit = u64::try_from(self.limit.as_millis()).unwrap_or(u64::MAX);
-        PeerJob { limit, preempt: self.postcopy_preempt }
+        PeerJob { limit, preempt: self.postcopy_preempt, below: self.env == Environment::Nested }
     }
 
     /// Refuses what cannot be compared.
     pub fn check(&self) -> Result<()> {
-        ensure!(self.env == Environment::Bochs, "`{}` has no QEMU of its own to be compared with: bochs", self.env);
+        ensure!(self.env != Environment::Kvm, "only emulated machines have both: bochs or nested");
         ensure!(self.guest.guest == GuestKind::Linux, "QEMU does not start the guest {}", self.guest.guest);
         Ok(())
     }
@@ -127,6 +128,6 @@ mod tests {
 
     #[test]
     fn the_limit_is_told_to_the_agent_in_milliseconds() {
-        assert_eq!(read("--limit 1.5s --postcopy-preempt").job(), PeerJob { limit: 1500, preempt: true });
+        assert_eq!(read("--limit 1.5s --postcopy-preempt").job(), PeerJob { limit: 1500, preempt: true, below: false });
     }
 }
