@@ -1,6 +1,7 @@
 //! Two hosts with a network between them: QEMU/KVM machines inside an emulated machine that has VMX.
 
 mod faults;
+mod peer;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
         written_pages_are_found_exactly("pml", "pml"),
         written_pages_are_found_exactly("write-protection", "write-protection"),
     ];
-    run(trials.into_iter().chain(faults::trials()).collect()).exit_code()
+    run(trials.into_iter().chain(faults::trials()).chain(peer::trials()).collect()).exit_code()
 }
 
 fn linux_is_moved_by_the_rule(workload: &'static str, path: &'static str, condition: &'static str) -> Trial {

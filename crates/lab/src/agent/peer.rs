@@ -47,7 +47,7 @@ impl Console {
 
     /// The lines that these bytes end.
     fn lines(&self, bytes: &[u8]) -> Vec<String> {
-        // A thread that panicked while it held the lock has ended the agent's use anyway.
+        // No state of these bytes is a broken one.
         let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         begun.extend_from_slice(bytes);
         let Some(end) = begun.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };

@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::artifacts::{self, Artifacts, stamp, tools};
-use crate::env::{Environment, peer};
-use crate::session::driver::Driver;
+use crate::env::peer;
+use crate::session::driver::{Driver, Patience};
 use crate::session::report::Report;
 use crate::session::watch::Watch;
 use crate::session::{self, Run};
@@ -77,7 +77,7 @@ pub fn qemu(options: &PeerOptions, out: &Path, watch: &mut dyn Watch) -> Result<
     let artifacts = Artifacts::get(Some(&artifacts::image(options.image.as_deref())))?.with_debian()?;
     let (mut report, story) = session::with_guest(&migration.guest, &artifacts, |guest| {
         let start = || peer::start(&artifacts, guest, options.job(), &folder);
-        Driver::run(&migration, &folder, Environment::Nested, start, watch)
+        Driver::run(&migration, &folder, Patience::of_peer(options.env), start, watch)
     })?;
     report.json["environment"] = "QEMU/KVM".into();
     session::write_json(&folder.join("report.json"), &report.json)?;

@@ -19,7 +19,7 @@ use crate::artifacts::guests::{self, Guest};
 use crate::env::{Environment, Machines};
 use crate::machine::bochs::HASWELL;
 use crate::options::{GuestKind, GuestOptions, HostOptions, MigrateOptions, RESTART_AFTER, Workload};
-use driver::Driver;
+use driver::{Driver, Patience};
 use report::Report;
 use story::Story;
 use watch::Watch;
@@ -63,7 +63,7 @@ pub fn migrate(options: &MigrateOptions, watch: &mut dyn Watch) -> Result<Run> {
         folder: &folder,
     };
     let start = || options.hosts.env.start(&machines);
-    let (report, story) = Driver::run(options, &folder, options.hosts.env, start, watch)?;
+    let (report, story) = Driver::run(options, &folder, Patience::of(options.hosts.env), start, watch)?;
     write_json(&folder.join("report.json"), &report.json)?;
     let own_memory = story.status[0].as_ref().and_then(|status| own_memory(&machines, options.hosts.env, status));
     Ok(Run { folder, report, story, own_memory })
