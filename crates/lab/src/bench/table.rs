@@ -68,7 +68,7 @@ fn row_figures(row: &Row) -> Vec<String> {
 /// QEMU's way to a first heartbeat, and that of all that it runs on.
 fn beside_start(qemu: &Figures) -> String {
     let own = qemu.start.map(|ms| format!("QEMU {ms:.0}"));
-    let host = qemu.host_start.map(|ms| format!("with its Linux and KVM {ms:.0}"));
+    let host = qemu.host_start.map(|ms| format!("QEMU with its Linux and KVM {ms:.0}"));
     own.into_iter().chain(host).collect::<Vec<_>>().join(", ")
 }
 
@@ -156,7 +156,7 @@ mod tests {
         };
         assert!(line("image, bytes").ends_with("600000 at most 1048576"));
         assert!(line("own memory").ends_with("8.0 at most 16.6"));
-        assert!(line("first heartbeat").ends_with("7200 QEMU 11000, with its Linux and KVM 20000"));
+        assert!(line("first heartbeat").ends_with("7200 QEMU 11000, QEMU with its Linux and KVM 20000"));
         assert!(line("VM exit").ends_with("1234"));
         assert!(line("harvest, ms").ends_with("ms 0.50"));
         assert!(line("harvest, entries").ends_with("1024 the guest has 32768 leaves"));

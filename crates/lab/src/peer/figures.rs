@@ -27,6 +27,18 @@ pub struct Figures {
     pub error: Option<String>,
 }
 
+/// What lies below the process whose start the agent told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Below {
+    /// A kernel that had KVM ready so many ms after its own start.
+    Kernel {
+        /// As its log says.
+        kvm: Option<f64>,
+    },
+    /// The machine: the process is a host, whose own kernel and QEMU come after it.
+    Machine,
+}
+
 impl Figures {
     /// The figures of a run of ours. The clock that stamps its events starts with the image.
     pub fn ours(report: &Report, story: &Story) -> Self {
@@ -34,18 +46,17 @@ impl Figures {
         Figures { start, host_start: start, ..Self::of(report) }
     }
 
-    /// The figures of a run of QEMU's, on a kernel that took so many ms to have KVM ready.
-    pub fn qemus(report: &Report, story: &Story, kvm: Option<f64>) -> Self {
+    /// The figures of a run of QEMU's.
+    pub fn qemus(report: &Report, story: &Story, below: &Below) -> Self {
         let started = story.status[index(Host::Source)].as_ref().and_then(|status| status["started"].as_f64());
-        let first = story.heartbeats.first_at;
-        let never_ended = report.json.pointer("/migration/status").is_some_and(|status| status == "cancelled");
-        let all = Figures {
-            start: first.zip(started).map(|(first, started)| first - started),
+        let since = story.heartbeats.first_at.zip(started).map(|(first, started)| first - started);
+        let (start, host_start) = match below {
             // Without the wait for the destination's QEMU, which runs first.
-            host_start: first.zip(started).zip(kvm).map(|((first, started), kvm)| kvm + first - started),
-            never_ended,
-            ..Self::of(report)
+            Below::Kernel { kvm } => (since, since.zip(*kvm).map(|(since, kvm)| kvm + since)),
+            Below::Machine => (None, since),
         };
+        let never_ended = report.json.pointer("/migration/status").is_some_and(|status| status == "cancelled");
+        let all = Figures { start, host_start, never_ended, ..Self::of(report) };
         if !never_ended {
             return all;
         }
@@ -148,7 +159,7 @@ mod tests {
     fn both_columns_come_from_their_reports() {
         let ended = json!({"migration": {"status": "completed", "total-time": 5885, "downtime": 317, "bytes": 77_000_000},
             "verify": {"heartbeat-gap": 468.2}});
-        let qemu = Figures::qemus(&report(ended.clone(), None), &story(), Some(9500.0));
+        let qemu = Figures::qemus(&report(ended.clone(), None), &story(), &Below::Kernel { kvm: Some(9500.0) });
         assert_eq!((qemu.start, qemu.host_start), (Some(14_000.0), Some(23_500.0)));
         let ours = Figures::ours(&report(ended, None), &story());
         assert_eq!((ours.start, ours.host_start), (Some(16_000.0), Some(16_000.0)));
@@ -163,7 +174,8 @@ mod tests {
     #[test]
     fn a_migration_that_never_ends_has_sent_bytes_but_has_no_times() {
         let given_up = json!({"migration": {"status": "cancelled", "total-time": 60_000, "bytes": 746}});
-        let qemu = Figures::qemus(&report(given_up, Some("cancelled")), &story(), None);
+        let qemu = Figures::qemus(&report(given_up, Some("cancelled")), &story(), &Below::Machine);
+        assert_eq!((qemu.start, qemu.host_start), (None, Some(14_000.0)));
         assert_eq!((qemu.total_time, qemu.bytes, qemu.error.as_deref()), (None, Some(746.0), None));
         let text = table("title", &qemu, &Figures::default());
         let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
@@ -174,7 +186,7 @@ mod tests {
     #[test]
     fn a_failure_is_no_migration_that_never_ends() {
         let failed = json!({"migration": {"status": "failed"}});
-        let qemu = Figures::qemus(&report(failed, Some("no route")), &story(), None);
+        let qemu = Figures::qemus(&report(failed, Some("no route")), &story(), &Below::Kernel { kvm: None });
         assert!(!qemu.never_ended);
         assert_eq!(qemu.record()["error"], "no route");
     }

@@ -11,12 +11,12 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::artifacts::{self, Artifacts, stamp, tools};
-use crate::env::peer;
+use crate::env::{Environment, peer};
 use crate::session::driver::{Driver, Patience};
 use crate::session::report::Report;
 use crate::session::watch::Watch;
 use crate::session::{self, Run};
-use figures::{Figures, kvm_ready, table};
+use figures::{Below, Figures, kvm_ready, table};
 use options::PeerOptions;
 
 /// A comparison that is over.
@@ -82,8 +82,11 @@ pub fn qemu(options: &PeerOptions, out: &Path, watch: &mut dyn Watch) -> Result<
     report.json["environment"] = "QEMU/KVM".into();
     session::write_json(&folder.join("report.json"), &report.json)?;
     let log = fs::read(folder.join("machine.log")).unwrap_or_default();
-    let kvm = kvm_ready(&String::from_utf8_lossy(&log));
+    let below = match options.env {
+        Environment::Nested => Below::Machine,
+        Environment::Bochs | Environment::Kvm => Below::Kernel { kvm: kvm_ready(&String::from_utf8_lossy(&log)) },
+    };
     // The disk of a run is large and can be made again.
     stamp::remove(&folder.join("job.img"))?;
-    Ok((Figures::qemus(&report, &story, kvm), report))
+    Ok((Figures::qemus(&report, &story, &below), report))
 }
