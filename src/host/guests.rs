@@ -53,6 +53,7 @@ impl Guests {
         let files = self.files(name)?.ok_or("not in the guests' archive")?;
         let id = self.create(name, files.settings.memory)?;
         let tenant = self.tenants.get_mut(&id).ok_or("lost")?;
+        while !tenant.vm.memory.zero_some() {}
         tenant.vm.load(files)?;
         tenant.vm.activity = Activity::Running;
         Ok(())
@@ -71,7 +72,7 @@ impl Guests {
         }))
     }
 
-    /// Makes a paused VM with zeroed memory.
+    /// Makes a paused VM whose memory is still to be zeroed.
     ///
     /// # Errors
     /// When memory runs out.

@@ -76,18 +76,18 @@ pub fn init(ram: &[Range<u64>], reserved: &[Range<u64>]) {
     }
 }
 
-/// `count` contiguous zeroed frames that start at a multiple of `align` frames: their physical address.
-pub fn allocate_aligned(count: usize, align: usize) -> Option<u64> {
+/// `count` contiguous frames that start at a multiple of `align` frames and hold whatever they held: their physical address.
+pub fn reserve_aligned(count: usize, align: usize) -> Option<u64> {
     let frame = FREE.lock().allocate(count as u64, align as u64)?;
-    let address = frame * PAGE_SIZE as u64;
-    // SAFETY: the frames came out of the free list, so nobody else has them; RAM is identity-mapped.
-    unsafe { core::ptr::write_bytes(address as *mut u8, 0, count * PAGE_SIZE) };
-    Some(address)
+    Some(frame * PAGE_SIZE as u64)
 }
 
 /// `count` contiguous zeroed frames: their physical address.
 pub fn allocate(count: usize) -> Option<u64> {
-    allocate_aligned(count, 1)
+    let address = reserve_aligned(count, 1)?;
+    // SAFETY: the frames came out of the free list, so nobody else has them; RAM is identity-mapped.
+    unsafe { core::ptr::write_bytes(address as *mut u8, 0, count * PAGE_SIZE) };
+    Some(address)
 }
 
 /// Contiguous frames that hold `bytes`, and zeroes after them: their physical address.

@@ -96,6 +96,7 @@ impl Incoming {
         let mut vm = Arriving { guests, id: &mut self.id, local: self.local };
         let engine = &mut self.engine;
         let received = self.pipe.receive(|bytes| engine.receive(bytes, clock::micros(), &mut vm));
+        let goes_on = engine.go_on(clock::micros(), &mut vm);
         let sent = self.pipe.send(|room, out| {
             engine.transmit(room, out);
             Ok::<(), migration::Error>(())
@@ -116,7 +117,7 @@ impl Incoming {
             self.engine.link_lost(clock::micros());
         }
         self.settle(broken.is_some() || failed, guests, terminal);
-        matches!((received, sent), (Ok(true), _) | (_, Ok(true)))
+        goes_on || matches!((received, sent), (Ok(true), _) | (_, Ok(true)))
     }
 
     fn tell(&mut self, guests: &Guests, terminal: &mut Terminal) {

@@ -10,11 +10,15 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
+use core::ops::Range;
 use migration::{Bitmap, DestinationVm, Offer, SourceVm, ZERO_PAGE};
 use serde::{Deserialize, Serialize};
 
 /// The version of the state package.
 const VERSION: u16 = 3;
+
+/// How long memory is zeroed at a time, in microseconds, before the guests have their turn.
+const ZEROING: u64 = 1000;
 
 /// What is not memory: the vCPU's record and the devices', each with a version of its own.
 #[derive(Serialize, Deserialize)]
@@ -150,6 +154,14 @@ impl DestinationVm for Arriving<'_> {
         Ok(())
     }
 
+    fn zero_some(&mut self) -> bool {
+        let end = clock::micros() + ZEROING;
+        self.tenant().is_none_or(|tenant| {
+            while !tenant.vm.memory.zero_some() && clock::micros() < end {}
+            tenant.vm.memory.is_zeroed()
+        })
+    }
+
     fn received(&self, gfn: u64) -> &Page {
         let tenant = self.id.and_then(|id| self.guests.peek(id));
         tenant.and_then(|tenant| tenant.vm.memory.page(gfn)).unwrap_or(&ZERO_PAGE)
@@ -161,9 +173,9 @@ impl DestinationVm for Arriving<'_> {
         }
     }
 
-    fn write_zero(&mut self, gfn: u64, untouched: bool) {
+    fn write_zeroes(&mut self, gfns: Range<u64>, untouched: bool) {
         if let Some(tenant) = self.tenant() {
-            tenant.vm.install_zero(gfn, untouched);
+            tenant.vm.install_zeroes(gfns, untouched);
         }
     }
 

@@ -70,9 +70,8 @@ impl FreePages {
         let mut runs = Vec::new();
         let mut end = 0;
         while runs.len() < MOST_RUNS
-            && let Some(first) = self.set.next_set(end)
+            && let Some((first, count)) = self.set.next_run(end)
         {
-            let count = (first..).take_while(|gfn| self.set.test(*gfn)).count() as u64;
             runs.push((first - end, count));
             end = first + count;
         }

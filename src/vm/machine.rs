@@ -14,6 +14,7 @@ use crate::{
     vmx::{ept::Ept, exit::Reason, tracker::Tracker},
 };
 use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
+use core::ops::Range;
 use migration::Bitmap;
 
 /// What a guest is started, and restarted, from: files in the boot module, which stays where it is.
@@ -104,7 +105,7 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// A VM with zeroed memory whose guest is not loaded.
+    /// A VM whose memory is still to be zeroed, and whose guest is not loaded.
     ///
     /// # Errors
     /// One sentence: no memory, or a missing control.
@@ -180,7 +181,7 @@ impl Vm {
 
     /// Whether it could execute an instruction now.
     pub fn is_runnable(&mut self) -> bool {
-        if self.activity != Activity::Running || self.waiting_for.is_some() {
+        if self.activity != Activity::Running || self.waiting_for.is_some() || !self.memory.is_zeroed() {
             return false;
         }
         self.chipset.advance(self.now());
@@ -399,14 +400,18 @@ impl Vm {
         }
     }
 
-    /// Makes a page zero; `untouched` says that it still is, because memory starts zeroed.
-    pub fn install_zero(&mut self, gfn: u64, untouched: bool) {
+    /// Makes pages zero; `untouched` says that they still are, because memory starts zeroed.
+    pub fn install_zeroes(&mut self, gfns: Range<u64>, untouched: bool) {
         if untouched {
-            self.memory.note_written(gfn);
-        } else if let Some(place) = self.memory.page_mut(gfn) {
-            place.fill(0);
+            self.memory.note_all_written(gfns.clone());
+        } else {
+            for gfn in gfns.clone() {
+                self.memory.page_mut(gfn).into_iter().for_each(|page| page.fill(0));
+            }
         }
-        self.arrived(gfn);
+        if self.missing.is_some() {
+            gfns.for_each(|gfn| self.arrived(gfn));
+        }
     }
 
     fn arrived(&mut self, gfn: u64) {

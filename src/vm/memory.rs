@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::machine::{PAGE_SIZE, frames};
+use core::ops::Range;
 use migration::Bitmap;
 
 /// One page.
@@ -30,6 +31,8 @@ impl core::fmt::Display for OutOfMemory {
 pub struct GuestMemory {
     host: u64,
     pages: usize,
+    /// Pages that are zeroed, or hold something of this guest: the first so many.
+    zeroed: usize,
     written: Bitmap,
     written_count: u64,
 }
@@ -37,14 +40,32 @@ pub struct GuestMemory {
 /// 2 MiB in pages: guests' memory starts at such a boundary, so that large leaves stay possible.
 const LARGE: usize = 512;
 
+/// Pages that are zeroed between two looks at the clock.
+const ZEROED_AT_ONCE: usize = 16;
+
 impl GuestMemory {
-    /// Zeroed memory of `pages` pages.
+    /// Memory of `pages` pages, which is whatever it was before until [`GuestMemory::zero_some`] has said that it is zeroed.
     ///
     /// # Errors
     /// One line, when the host has no contiguous room.
     pub fn new(pages: usize) -> Result<Self, &'static str> {
-        let host = frames::allocate_aligned(pages, LARGE).ok_or("the host has too little memory for the guest")?;
-        Ok(Self { host, pages, written: Bitmap::new(pages as u64), written_count: 0 })
+        let host = frames::reserve_aligned(pages, LARGE).ok_or("the host has too little memory for the guest")?;
+        Ok(Self { host, pages, zeroed: 0, written: Bitmap::new(pages as u64), written_count: 0 })
+    }
+
+    /// Zeroes a few more pages. Returns whether all are zeroed: no guest runs, and nothing is loaded or received, before that.
+    pub fn zero_some(&mut self) -> bool {
+        let end = self.pages.min(self.zeroed + ZEROED_AT_ONCE);
+        let (start, count) = (self.host + (self.zeroed * PAGE_SIZE) as u64, end - self.zeroed);
+        // SAFETY: the frames are this value's alone, identity-mapped, `end` is inside, and `self` is borrowed mutably.
+        unsafe { core::ptr::write_bytes(start as *mut u8, 0, count * PAGE_SIZE) };
+        self.zeroed = end;
+        self.is_zeroed()
+    }
+
+    /// Whether no page holds what another guest left there.
+    pub fn is_zeroed(&self) -> bool {
+        self.zeroed == self.pages
     }
 
     /// Pages.
@@ -81,6 +102,11 @@ impl GuestMemory {
     /// Counts a page as modified.
     pub fn note_written(&mut self, gfn: u64) {
         self.written_count += u64::from(self.written.set(gfn));
+    }
+
+    /// Counts a run of pages as modified.
+    pub fn note_all_written(&mut self, gfns: Range<u64>) {
+        self.written_count += self.written.fill(gfns.start, gfns.end.saturating_sub(gfns.start), true);
     }
 
     /// Whether the hypervisor wrote to the page since [`GuestMemory::take_written`].

@@ -2,7 +2,9 @@
 //! most words are empty.
 
 use bitvec::order::Lsb0;
+use bitvec::slice::BitSlice;
 use bitvec::vec::BitVec;
+use core::ops::Range;
 
 const BITS: u64 = 64;
 
@@ -49,12 +51,26 @@ impl Bitmap {
         self.place(gfn).is_some_and(|place| self.bits.replace(place, false))
     }
 
-    /// Adds (or removes) `count` pages from `first` on, as far as they lie inside.
-    pub fn fill(&mut self, first: u64, count: u64, value: bool) {
+    /// What lies inside of `count` pages from `first` on.
+    fn places(&self, first: u64, count: u64) -> Range<usize> {
         let end = first.saturating_add(count).min(self.pages());
-        if let Some(bits) = self.bits.get_mut(first.min(end) as usize..end as usize) {
-            bits.fill(value);
-        }
+        first.min(end) as usize..end as usize
+    }
+
+    /// Adds (or removes) `count` pages from `first` on, as far as they lie inside. Returns how many of them are new (or
+    /// were there).
+    pub fn fill(&mut self, first: u64, count: u64, value: bool) -> u64 {
+        let places = self.places(first, count);
+        let Some(bits) = self.bits.get_mut(places) else { return 0 };
+        let changed = if value { bits.count_zeros() } else { bits.count_ones() };
+        bits.fill(value);
+        changed as u64
+    }
+
+    /// Whether one of `count` pages from `first` on is in the set.
+    #[must_use]
+    pub fn has_any(&self, first: u64, count: u64) -> bool {
+        self.bits.get(self.places(first, count)).is_some_and(BitSlice::any)
     }
 
     /// Whether a page is in the set.
@@ -135,6 +151,14 @@ impl Bitmap {
             mask = u64::MAX;
         }
         None
+    }
+
+    /// The first run of pages at or after `from`: its first page, and how many there are.
+    #[must_use]
+    pub fn next_run(&self, from: u64) -> Option<(u64, u64)> {
+        let first = self.next_set(from)?;
+        let rest = self.bits.get(self.place(first)?..)?;
+        Some((first, rest.leading_ones() as u64))
     }
 
     /// The last page at or before `from`.
@@ -237,11 +261,17 @@ mod tests {
                 }
             }
             let (first, more, value) = run;
-            bitmap.fill(first, more, value);
+            let inside = (first..first.saturating_add(more)).start.min(pages)..first.saturating_add(more).min(pages);
+            let there = model.range(inside.clone()).count() as u64;
+            prop_assert_eq!(bitmap.has_any(first, more), there > 0);
+            let others = inside.end - inside.start - there;
+            prop_assert_eq!(bitmap.fill(first, more, value), if value { others } else { there });
             model.retain(|gfn| value || !(first..first.saturating_add(more)).contains(gfn));
             model.extend((first..first.saturating_add(more).min(pages)).filter(|_| value));
             prop_assert_eq!(bitmap.count(), model.len() as u64);
             prop_assert_eq!(bitmap.next_set(from), model.range(from..).next().copied());
+            let run = |first: &u64| (*first..).take_while(|gfn| model.contains(gfn)).count() as u64;
+            prop_assert_eq!(bitmap.next_run(from), model.range(from..).next().map(|first| (*first, run(first))));
             prop_assert_eq!(bitmap.previous_set(from), model.range(..=from).next_back().copied());
             prop_assert_eq!(bitmap.iter().collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
             let mut second = Bitmap::new(pages);

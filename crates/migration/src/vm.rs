@@ -4,6 +4,7 @@ use crate::wire::Offer;
 use crate::{Bitmap, Page};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// The VM that leaves. Frame numbers that an engine asks for are always below [`SourceVm::page_count`].
 pub trait SourceVm {
@@ -56,11 +57,19 @@ pub trait SourceVm {
 
 /// The VM that arrives, or the place for it.
 pub trait DestinationVm {
-    /// Makes room for the offered VM: a paused VM with that many pages, all of them zero.
+    /// Makes room for the offered VM: a paused VM with that many pages, all of them zero once
+    /// [`DestinationVm::zero_some`] has said so.
     ///
     /// # Errors
     /// The reason, in words for the user of the source: too little memory, another TSC rate.
     fn prepare(&mut self, offer: &Offer) -> Result<(), String>;
+
+    /// Zeroes some of the memory that was made room for. Returns whether all of it is zero: the source sends no page
+    /// before that. Large memory takes long, and other guests of the host (the VM itself, if its source is here) run
+    /// in between.
+    fn zero_some(&mut self) -> bool {
+        true
+    }
 
     /// A page that has come, as it is now. The engine reads it only before the guest runs here.
     fn received(&self, gfn: u64) -> &Page;
@@ -68,9 +77,9 @@ pub trait DestinationVm {
     /// A page has come. In a post-copy the guest may touch it from now on.
     fn write_page(&mut self, gfn: u64, page: &Page);
 
-    /// A page of zeroes has come. It is the first that comes for this page (whose memory [`DestinationVm::prepare`]
-    /// has zeroed) if `untouched`; then only its presence is to be noted.
-    fn write_zero(&mut self, gfn: u64, untouched: bool);
+    /// Pages of zeroes have come. They are the first that come for these pages (whose memory was zeroed before any came)
+    /// if `untouched`; then only their presence is to be noted.
+    fn write_zeroes(&mut self, gfns: Range<u64>, untouched: bool);
 
     /// Loads the vCPU and the devices. The VM stays paused.
     ///

@@ -8,6 +8,7 @@ use migration::{
 };
 use proptest::prelude::*;
 use std::cell::Cell;
+use std::ops::Range;
 
 const PAGES: u64 = 12;
 
@@ -89,8 +90,8 @@ impl DestinationVm for Host {
         self.pages[gfn as usize] = *page;
         self.missing.clear(gfn);
     }
-    fn write_zero(&mut self, gfn: u64, _: bool) {
-        self.write_page(gfn, &ZERO_PAGE);
+    fn write_zeroes(&mut self, gfns: Range<u64>, _: bool) {
+        gfns.for_each(|gfn| self.write_page(gfn, &ZERO_PAGE));
     }
     fn load_state(&mut self, _: &[u8]) -> Result<(), String> {
         Ok(())

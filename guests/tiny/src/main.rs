@@ -23,6 +23,7 @@ mod interval;
 mod memory;
 #[cfg(target_os = "none")]
 mod restart;
+#[cfg(target_os = "none")]
 mod ring;
 #[cfg(target_os = "none")]
 mod timer;

@@ -4,6 +4,7 @@ use super::{Destination, Phase};
 use crate::encoding::{delta, lz4};
 use crate::wire::{Body, Chunk, Kind, Record};
 use crate::{Bitmap, DestinationVm, Error, Micros, Page, ZERO_PAGE};
+use core::ops::Range;
 
 impl Destination {
     /// Takes a page record in. The gfn is proven here and nowhere else.
@@ -21,9 +22,7 @@ impl Destination {
         let end = end.ok_or(Error::PageOutside(record.gfn))?;
         match record.body {
             Body::Zero { .. } => {
-                for gfn in record.gfn..end {
-                    self.install(gfn, None, &Body::Zero { count: 1 }, now, vm);
-                }
+                self.install_zeroes(record.gfn..end, now, vm);
             }
             Body::Data(page) => self.install(record.gfn, Some(page), &record.body, now, vm),
             Body::Same { .. } | Body::Delta(_) | Body::Lz4(_) => {
@@ -58,6 +57,20 @@ impl Destination {
         if is_held { Ok(*vm.received(gfn)) } else { Err(Error::NoBase(gfn)) }
     }
 
+    /// A run that is all new goes as one: there can be as many as the guest has pages, while it waits. Its hashes are those of
+    /// zeroes from the start.
+    fn install_zeroes(&mut self, gfns: Range<u64>, now: Micros, vm: &mut impl DestinationVm) {
+        let (first, count) = (gfns.start, gfns.end - gfns.start);
+        let is_known = |set: &Bitmap| set.has_any(first, count);
+        if is_known(&self.present) || self.stale.as_ref().is_some_and(is_known) || !self.faults.is_empty() {
+            gfns.for_each(|gfn| self.install(gfn, None, &Body::Zero { count: 1 }, now, vm));
+            return;
+        }
+        self.missing -= self.present.fill(first, count, true);
+        self.log.pages.duplicate += count;
+        vm.write_zeroes(gfns, true);
+    }
+
     fn install(&mut self, gfn: u64, page: Option<&Page>, body: &Body<'_>, now: Micros, vm: &mut impl DestinationVm) {
         let is_new = self.present.set(gfn);
         if is_new {
@@ -76,7 +89,7 @@ impl Destination {
             Some(page) => vm.write_page(gfn, page),
             None => {
                 let was_here = self.stale.as_ref().is_some_and(|stale| stale.test(gfn));
-                vm.write_zero(gfn, is_new && !was_here);
+                vm.write_zeroes(gfn..gfn + 1, is_new && !was_here);
             }
         }
         if let Some(index) = self.faults.iter().position(|(waiting, _)| *waiting == gfn) {

@@ -21,6 +21,8 @@ use verify::Hashes;
 enum Phase {
     /// A hello, on a link that is new.
     Waiting,
+    /// Nothing, while memory is zeroed.
+    Preparing,
     /// Pages, then the state.
     Receiving,
     /// The state is loaded. COMMIT.
@@ -147,7 +149,7 @@ impl Destination {
             Phase::Ended(_) | Phase::Broken => {}
             // At most the comparison is lost.
             _ if self.is_whole() => self.end(Status::Completed, Some(Error::LinkLost), now),
-            Phase::Waiting | Phase::Receiving => {
+            Phase::Waiting | Phase::Preparing | Phase::Receiving => {
                 self.end(Status::Failed, Some(Error::LinkLost), now);
             }
             Phase::Ready | Phase::Running | Phase::Complete | Phase::Reconnected => {
@@ -194,7 +196,7 @@ impl Destination {
     #[must_use]
     pub fn status(&self) -> Status {
         match self.phase {
-            Phase::Waiting => Status::Setup,
+            Phase::Waiting | Phase::Preparing => Status::Setup,
             Phase::Receiving => {
                 if self.log.paused.is_some() {
                     Status::Device

@@ -58,7 +58,7 @@ impl Destination {
                 self.phase = Phase::Broken;
                 self.error = Some(error.clone());
             }
-            Phase::Waiting | Phase::Receiving => self.end(Status::Failed, Some(error.clone()), now),
+            Phase::Waiting | Phase::Preparing | Phase::Receiving => self.end(Status::Failed, Some(error.clone()), now),
         }
     }
 
@@ -110,10 +110,20 @@ impl Destination {
         self.missing = offer.page_count;
         self.hashes = offer.verify.then(|| Hashes::new(pages));
         self.offer = Some(offer.clone());
-        self.log.accepted = Some(now);
-        self.phase = Phase::Receiving;
-        self.say(&Message::Accept);
+        self.phase = Phase::Preparing;
+        self.go_on(now, vm);
         Ok(())
+    }
+
+    /// Goes on with what is done in pieces, if there is such. To be called again and again, as [`Destination::transmit`] is;
+    /// returns whether there is more of it.
+    pub fn go_on(&mut self, now: Micros, vm: &mut impl DestinationVm) -> bool {
+        if self.phase == Phase::Preparing && vm.zero_some() {
+            self.log.accepted = Some(now);
+            self.phase = Phase::Receiving;
+            self.say(&Message::Accept);
+        }
+        self.phase == Phase::Preparing
     }
 
     /// Collects the state, and loads it when it is whole. The buffer grows with what comes, not with what is claimed.

@@ -152,9 +152,9 @@ impl PageSets {
         Some(gfn)
     }
 
-    /// The next page at or after `from` that goes as a mark.
-    pub fn next_free(&self, from: u64) -> Option<u64> {
-        self.free.next_set(from)
+    /// The next run of pages at or after `from` that go as marks: its first page and how many there are.
+    pub fn next_free_run(&self, from: u64) -> Option<(u64, u64)> {
+        self.free.next_run(from)
     }
 
     /// Whether a page goes as a mark, whatever it holds.
@@ -166,6 +166,12 @@ impl PageSets {
     pub fn sent(&mut self, gfn: u64) -> bool {
         self.pending.clear(gfn);
         !self.held.set(gfn)
+    }
+
+    /// The same for a run of pages that goes as a mark.
+    pub fn marked(&mut self, first: u64, count: u64) {
+        self.pending.fill(first, count, false);
+        self.held.fill(first, count, true);
     }
 
     /// The destination has told what it holds: the rest is to be sent.

@@ -18,9 +18,6 @@ const PAGES_A_CALL: u32 = 64;
 /// A hash costs about as much as so many looks.
 const LOOKS_A_HASH: u32 = 8;
 
-/// So many pages are marked without a look for about what one look costs.
-const MARKS_A_LOOK: u32 = 64;
-
 /// Words of a bitmap, or hashes, in one message.
 const WORDS: usize = 512;
 
@@ -63,11 +60,6 @@ impl Output<'_> {
         }
         self.looks -= 1;
         true
-    }
-
-    /// The same for a page that is only marked; `marked` of them are, in this call.
-    fn mark(&mut self, marked: u32) -> bool {
-        if marked.is_multiple_of(MARKS_A_LOOK) { self.look() } else { self.fits(HEADER) }
     }
 }
 
@@ -258,18 +250,18 @@ impl Source {
     /// runs. False if this call's share is used up.
     fn mark_free(&mut self, mut from: u64, out: &mut Output<'_>) -> bool {
         let mut batch = Batch::open(out.bytes);
-        let mut marked = 0;
         let done = loop {
-            let Some(gfn) = self.sets.next_free(from) else { break true };
-            if !out.mark(marked) {
+            let Some((first, count)) = self.sets.next_free_run(from) else { break true };
+            if !out.look() {
                 break false;
             }
-            batch.zero(out.bytes, gfn);
-            self.sets.sent(gfn);
-            (marked, from) = (marked + 1, gfn + 1);
+            let count = u16::try_from(count).unwrap_or(u16::MAX);
+            batch.zeroes(out.bytes, first, count);
+            self.sets.marked(first, count.into());
+            self.log.pages.free += u64::from(count);
+            from = first + u64::from(count);
         };
         batch.close(out.bytes);
-        self.log.pages.free += u64::from(marked);
         self.phase = match (done, self.offer.path.runs_early()) {
             (false, _) => Phase::Free(from),
             (true, true) => Phase::State(0),

@@ -146,14 +146,21 @@ impl Batch {
 
     /// Adds a page of zeroes; neighbours become one record.
     pub fn zero(&mut self, out: &mut Vec<u8>, gfn: u64) {
-        let (at, count) = match self.run {
-            Some((at, next, count)) if next == gfn && count < u16::MAX => (at, count + 1),
-            _ => (out.len(), 1),
-        };
-        let first = (gfn + 1).saturating_sub(u64::from(count));
+        self.zeroes(out, gfn, 1);
+    }
+
+    /// Adds a run of pages of zeroes.
+    pub fn zeroes(&mut self, out: &mut Vec<u8>, first: u64, count: u16) {
+        let (mut at, mut begin, mut whole) = (out.len(), first, count);
+        if let Some((last, next, before)) = self.run
+            && next == first
+            && let Some(both) = before.checked_add(count)
+        {
+            (at, begin, whole) = (last, first.saturating_sub(before.into()), both);
+        }
         out.truncate(at);
-        out.extend_from_slice(&header(first, record::ZERO, count));
-        self.run = Some((at, gfn + 1, count));
+        out.extend_from_slice(&header(begin, record::ZERO, whole));
+        self.run = Some((at, first.saturating_add(count.into()), whole));
     }
 
     /// Ends the batch. An empty one leaves nothing behind.

@@ -1,8 +1,9 @@
 //! The simulated VM.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
-use migration::{Bitmap, DestinationVm, Offer, Page, SourceVm, ZERO_PAGE};
+use migration::{Bitmap, DestinationVm, Offer, PAGE_SIZE, Page, SourceVm, ZERO_PAGE};
 
 /// What the guest does, step by step: a function of the step's number alone.
 #[derive(Clone, Debug)]
@@ -56,6 +57,9 @@ pub struct SimVm {
     pub refuses_to_prepare: Option<String>,
     pub saving_writes: Option<u64>,
     pub runs: u32,
+    /// Its memory is zeroed in so many pieces; until then it holds what somebody left there.
+    pub pieces: u64,
+    unzeroed: u64,
     /// A broken tracker: of the harvests that found something it loses this one (0: the first), and its pages.
     pub loses_harvest: Option<u32>,
     /// Of so many steps one frees a page, whose content the guest then needs no more; 0: none does.
@@ -99,6 +103,8 @@ impl SimVm {
             refuses_to_prepare: None,
             saving_writes: None,
             runs: 0,
+            pieces: 1,
+            unzeroed: 0,
             loses_harvest: None,
             frees: 0,
             free: BTreeSet::new(),
@@ -246,10 +252,19 @@ impl DestinationVm for SimVm {
         if offer.page_count > 1 << 14 {
             return Err("too little memory".into());
         }
-        self.memory = vec![ZERO_PAGE; offer.page_count as usize];
+        self.memory = vec![[0xa5; PAGE_SIZE]; offer.page_count as usize];
+        self.unzeroed = self.pieces;
         self.dirty = Bitmap::new(offer.page_count);
         self.missing = None;
         Ok(())
+    }
+
+    fn zero_some(&mut self) -> bool {
+        self.unzeroed = self.unzeroed.saturating_sub(1);
+        if self.unzeroed == 0 {
+            self.memory.fill(ZERO_PAGE);
+        }
+        self.unzeroed == 0
     }
 
     fn received(&self, gfn: u64) -> &Page {
@@ -257,16 +272,20 @@ impl DestinationVm for SimVm {
     }
 
     fn write_page(&mut self, gfn: u64, page: &Page) {
+        assert_eq!(self.unzeroed, 0, "page {gfn} came before there was room for it");
         self.memory[gfn as usize] = *page;
         self.missing.as_mut().map(|missing| missing.clear(gfn));
     }
 
-    fn write_zero(&mut self, gfn: u64, untouched: bool) {
-        if !untouched {
-            self.memory[gfn as usize] = ZERO_PAGE;
+    fn write_zeroes(&mut self, gfns: Range<u64>, untouched: bool) {
+        assert_eq!(self.unzeroed, 0, "pages {gfns:?} came before there was room for them");
+        for gfn in gfns {
+            if !untouched {
+                self.memory[gfn as usize] = ZERO_PAGE;
+            }
+            assert_eq!(self.memory[gfn as usize], ZERO_PAGE, "page {gfn} was touched");
+            self.missing.as_mut().map(|missing| missing.clear(gfn));
         }
-        assert_eq!(self.memory[gfn as usize], ZERO_PAGE, "page {gfn} was touched");
-        self.missing.as_mut().map(|missing| missing.clear(gfn));
     }
 
     fn load_state(&mut self, state: &[u8]) -> Result<(), String> {

@@ -53,6 +53,13 @@ pub struct World {
     pub violation: Option<String>,
 }
 
+/// A host that needs a while to make room.
+fn place_for(program: Program) -> SimVm {
+    let mut place = SimVm::blank(program);
+    place.pieces = 3;
+    place
+}
+
 impl World {
     pub fn new(offer: Offer, config: Config, program: Program, link: Link) -> Self {
         let source_vm = SimVm::new(offer.page_count, program.clone());
@@ -65,7 +72,7 @@ impl World {
             config,
             source_vm,
             destination: Destination::new(0),
-            destination_vm: SimVm::blank(program),
+            destination_vm: place_for(program),
             cut: None,
             arrived: (0, 0),
             tape: None,
@@ -224,6 +231,7 @@ impl World {
         assert_eq!(self.link.send(End::A, self.now, &self.out), self.out.len());
         self.sent = self.out.len();
         self.out.clear();
+        self.destination.go_on(self.now, &mut self.destination_vm);
         self.destination.transmit(self.link.room(End::B), &mut self.out);
         assert_eq!(self.link.send(End::B, self.now, &self.out), self.out.len());
     }
