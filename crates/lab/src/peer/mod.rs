@@ -77,7 +77,7 @@ pub fn qemu(options: &PeerOptions, out: &Path, watch: &mut dyn Watch) -> Result<
     let artifacts = Artifacts::get(Some(&artifacts::image(options.image.as_deref())))?.with_debian()?;
     let (mut report, story) = session::with_guest(&migration.guest, &artifacts, |guest| {
         let start = || peer::start(&artifacts, guest, options.job(), &folder);
-        Driver::run(&migration, &folder, Patience::of_peer(options.env), start, watch)
+        Driver::run(&migration, &folder, Patience::of_peer(options.env, options.limit), start, watch)
     })?;
     report.json["environment"] = "QEMU/KVM".into();
     session::write_json(&folder.join("report.json"), &report.json)?;

@@ -50,12 +50,14 @@ impl Patience {
         }
     }
 
-    /// With QEMU's own in the place of ours, which have a Linux to start first, or one level down two.
-    pub fn of_peer(environment: Environment) -> Self {
-        match environment {
+    /// With QEMU's own in the place of ours, which have a Linux to start first, or one level down two; `limit` is the emulated
+    /// time that a migration may take.
+    pub fn of_peer(environment: Environment, limit: Duration) -> Self {
+        let patience = match environment {
             Environment::Kvm | Environment::Bochs => Self::seconds(180, 300, 420, 60),
             Environment::Nested => Self::seconds(600, 600, 600, 90),
-        }
+        };
+        Patience { migration: patience.migration.saturating_add(limit.saturating_mul(3)), ..patience }
     }
 
     fn seconds(start: u64, guest: u64, migration: u64, end: u64) -> Self {
