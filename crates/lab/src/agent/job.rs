@@ -41,6 +41,8 @@ pub struct PeerJob {
     pub limit: u64,
     /// Requested pages go by a connection of their own (QEMU's `postcopy-preempt`).
     pub preempt: bool,
+    /// The guest has a balloon that reports its free pages.
+    pub free_pages: bool,
     /// Each host runs a Linux with KVM, and the guest runs there, one level down.
     pub below: bool,
 }
@@ -70,7 +72,7 @@ impl Job {
             Link::Datagrams => "datagrams",
             Link::Loopback => "loopback",
         };
-        let peer = self.peer.map(|peer| json!({"limit": peer.limit, "preempt": peer.preempt, "below": peer.below}));
+        let peer = self.peer.map(|peer| json!({"limit": peer.limit, "preempt": peer.preempt, "free-pages": peer.free_pages, "below": peer.below}));
         json!({"hosts": hosts, "link": link, "mtu": self.mtu, "scratch": self.scratch, "peer": peer}).to_string()
     }
 
@@ -91,6 +93,7 @@ impl Job {
                 peer => Some(PeerJob {
                     limit: peer["limit"].as_u64().context("the job has no limit")?,
                     preempt: peer["preempt"] == true,
+                    free_pages: peer["free-pages"] == true,
                     below: peer["below"] == true,
                 }),
             },
@@ -136,7 +139,7 @@ mod tests {
             memory: 192,
             options: "ip=10.0.0.1/24 jiffy=4ms".into(),
         };
-        let peer = Some(PeerJob { limit: 60_000, preempt: true, below: false });
+        let peer = Some(PeerJob { limit: 60_000, preempt: true, free_pages: true, below: false });
         for (link, peer) in [
             (Link::Tap { vhost: true }, None),
             (Link::Tap { vhost: false }, peer),

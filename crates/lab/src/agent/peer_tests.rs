@@ -105,7 +105,7 @@ fn conducted(path: &str, limit: u64, events: &'static [(&str, &str)]) -> (Vec<Va
     let (destination, at_destination) = speaking(&[], "completed");
     let (lines, told) = mpsc::channel();
     let speaker = Speaker { started: Instant::now(), lines };
-    let job = PeerJob { limit, preempt: false, below: false };
+    let job = PeerJob { limit, preempt: false, free_pages: false, below: false };
     let mut conductor = Conductor::new(source, destination, job, speaker);
     let text = format!("migrate vm=linux to=10.0.0.2:4444 path={path}");
     conductor.obey(&Command { to: Party::Host(Host::Source), text });

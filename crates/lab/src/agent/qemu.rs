@@ -102,8 +102,8 @@ fn arguments(job: &Job, host: &HostJob, socket: &Path) -> Vec<String> {
     add("-chardev", format!("socket,id=monitor,path={}", socket.display()));
     words.extend(match job.peer {
         None => of_the_image(job, host),
-        Some(PeerJob { below: false, .. }) => of_a_guest(host),
-        Some(PeerJob { below: true, .. }) => of_a_host(job, host),
+        Some(peer) if !peer.below => of_a_guest(host, peer),
+        Some(_) => of_a_host(job, host),
     });
     words
 }
@@ -150,8 +150,11 @@ fn of_the_image(job: &Job, host: &HostJob) -> Vec<String> {
 }
 
 /// What a guest needs that QEMU itself migrates.
-fn of_a_guest(host: &HostJob) -> Vec<String> {
+fn of_a_guest(host: &HostJob, peer: PeerJob) -> Vec<String> {
     let mut words = ["-mon", "chardev=monitor,mode=control"].map(str::to_owned).to_vec();
+    if peer.free_pages {
+        words.extend(["-device", "virtio-balloon-pci,free-page-reporting=on"].map(str::to_owned));
+    }
     if host.host == Host::Destination {
         // Capabilities have to be set before anything comes.
         words.extend(["-incoming", "defer"].map(str::to_owned));
@@ -172,13 +175,13 @@ fn of_a_host(job: &Job, host: &HostJob) -> Vec<String> {
 }
 
 /// The command for such a guest on a host whose consoles are the monitor's and the guest's.
-pub fn command_below(host: &HostJob) -> Vec<String> {
+pub fn command_below(host: &HostJob, peer: PeerJob) -> Vec<String> {
     let mut words = vec!["qemu-system-x86_64".to_owned()];
     words.extend(machine(host));
     let consoles = ["serial,id=monitor,path=/dev/hvc0", "serial,id=log,path=/dev/hvc1"];
     words.extend(consoles.into_iter().flat_map(|console| ["-chardev".to_owned(), console.to_owned()]));
     words.extend(["-serial", "chardev:log"].map(str::to_owned));
-    words.extend(of_a_guest(host));
+    words.extend(of_a_guest(host, peer));
     words
 }
 
@@ -229,7 +232,7 @@ mod tests {
         words.windows(row.len()).any(|window| window == row)
     }
 
-    const PEER: PeerJob = PeerJob { limit: 1000, preempt: false, below: false };
+    const PEER: PeerJob = PeerJob { limit: 1000, preempt: false, free_pages: false, below: false };
 
     #[test]
     fn the_image_has_a_link_and_may_power_off_with_a_status() {
@@ -259,7 +262,8 @@ mod tests {
         assert!(has(&above, &["-drive", "file=/dev/sdb,id=job,if=none,format=raw,readonly=on"]));
         assert!(has(&above, &["-device", "virtconsole,chardev=log"]));
         assert!(!above.contains(&"-mon".to_owned()));
-        let below = command_below(&host);
+        let below = command_below(&host, PeerJob { free_pages: true, ..PEER });
+        assert!(has(&below, &["-device", "virtio-balloon-pci,free-page-reporting=on"]));
         assert!(has(&below, &["-chardev", "serial,id=log,path=/dev/hvc1"]));
         assert!(machine(&host).iter().all(|word| below.contains(word)));
     }

@@ -35,7 +35,7 @@ pub fn start(artifacts: &Artifacts, guest: &Guest, peer: PeerJob, folder: &Path)
     let mut files = vec![(guest.kernel.to_owned(), "kernel"), (initrd.to_owned(), "initrd")];
     let guests = [Host::Destination, Host::Source].map(|host| guest_job(guest, host));
     let hosts = if peer.below {
-        files.extend(host_files(artifacts, &guests, folder)?);
+        files.extend(host_files(artifacts, &guests, peer, folder)?);
         guests.map(|guest| host_job(&guest))
     } else {
         guests
@@ -73,7 +73,12 @@ fn host_job(guest: &HostJob) -> HostJob {
 }
 
 /// What Linux hosts need on the job's disk: Debian's kernel, whatever the guest's is, and the command for each side's guest.
-fn host_files(artifacts: &Artifacts, guests: &[HostJob], folder: &Path) -> Result<Vec<(PathBuf, &'static str)>> {
+fn host_files(
+    artifacts: &Artifacts,
+    guests: &[HostJob],
+    peer: PeerJob,
+    folder: &Path,
+) -> Result<Vec<(PathBuf, &'static str)>> {
     let script = |name: &str, text: &str| {
         let path = folder.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -89,7 +94,7 @@ fn host_files(artifacts: &Artifacts, guests: &[HostJob], folder: &Path) -> Resul
             Host::Source => "source.sh",
             Host::Destination => "destination.sh",
         };
-        files.push((script(name, &shell(&command_below(guest)))?, name));
+        files.push((script(name, &shell(&command_below(guest, peer)))?, name));
     }
     Ok(files)
 }

@@ -56,7 +56,7 @@ fn comparison(options: &PeerOptions, columns: [(&str, &Figures, &Report); 2]) ->
     let mut all = json!({
         "environment": options.env.to_string(), "workload": options.guest.workload.to_string(),
         "path": options.path.to_string(), "memory": options.guest.bytes(), "auto-converge": options.auto_converge,
-        "postcopy-preempt": options.postcopy_preempt, "limit": options.job().limit,
+        "postcopy-preempt": options.postcopy_preempt, "free-page-reporting": options.free_page_reporting, "limit": options.job().limit,
         "qemu-version": version.lines().next().unwrap_or_default(),
     });
     for (name, figures, report) in columns {

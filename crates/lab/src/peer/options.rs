@@ -49,6 +49,9 @@ pub struct PeerOptions {
     /// QEMU sends requested pages on a connection of their own (its `postcopy-preempt`)
     #[arg(long)]
     pub postcopy_preempt: bool,
+    /// QEMU's guest has a balloon that reports its free pages (`free-page-reporting`), as ours always has
+    #[arg(long)]
+    pub free_page_reporting: bool,
     /// Emulated time after which QEMU's migration counts as one that never ends
     #[arg(long, default_value = "60s", value_name = "TIME", value_parser = units::duration)]
     pub limit: Duration,
@@ -89,7 +92,12 @@ impl PeerOptions {
     /// What is asked of the two QEMUs.
     pub fn job(&self) -> PeerJob {
         let limit = u64::try_from(self.limit.as_millis()).unwrap_or(u64::MAX);
-        PeerJob { limit, preempt: self.postcopy_preempt, below: self.env == Environment::Nested }
+        PeerJob {
+            limit,
+            preempt: self.postcopy_preempt,
+            free_pages: self.free_page_reporting,
+            below: self.env == Environment::Nested,
+        }
     }
 
     /// Refuses what cannot be compared.
@@ -128,6 +136,7 @@ mod tests {
 
     #[test]
     fn the_limit_is_told_to_the_agent_in_milliseconds() {
-        assert_eq!(read("--limit 1.5s --postcopy-preempt").job(), PeerJob { limit: 1500, preempt: true, below: false });
+        let job = PeerJob { limit: 1500, preempt: true, free_pages: true, below: false };
+        assert_eq!(read("--limit 1.5s --postcopy-preempt --free-page-reporting").job(), job);
     }
 }
