@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::agent::wire::Host;
-use crate::session::report::Report;
+use crate::session::report::{Report, rounded};
 use crate::session::story::{Story, index};
 
 /// One hypervisor's figures, in ms and bytes; what it did not come to is absent.
@@ -79,7 +79,7 @@ impl Figures {
     pub fn record(&self) -> Value {
         let mut record = Map::new();
         for (name, value) in ROWS.iter().map(|row| (row.key, (row.value)(self))) {
-            record.extend(value.map(|value| (name.to_owned(), value.into())));
+            record.extend(value.map(|value| (name.to_owned(), rounded(value).into())));
         }
         record.insert("never-ended".to_owned(), self.never_ended.into());
         record.extend(self.error.clone().map(|error| ("error".to_owned(), error.into())));
