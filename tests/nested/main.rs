@@ -2,6 +2,7 @@
 
 mod chain;
 mod faults;
+mod peer;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -24,7 +25,8 @@ fn main() -> ExitCode {
         written_pages_are_found_exactly("pml", "pml"),
         written_pages_are_found_exactly("write-protection", "write-protection"),
     ];
-    run(trials.into_iter().chain(chain::trials()).chain(faults::trials()).collect()).exit_code()
+    let others = [chain::trials(), faults::trials(), peer::trials()];
+    run(trials.into_iter().chain(others.into_iter().flatten()).collect()).exit_code()
 }
 
 fn linux_is_moved_by_the_rule(workload: &'static str, path: &'static str, condition: &'static str) -> Trial {

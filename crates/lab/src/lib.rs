@@ -11,6 +11,7 @@ pub mod hosts;
 pub mod interrupt;
 pub mod machine;
 pub mod options;
+pub mod peer;
 pub mod session;
 pub mod testbed;
 pub mod units;

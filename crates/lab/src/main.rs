@@ -11,6 +11,7 @@ use lab::bench::BenchOptions;
 use lab::env::{Environment, Machines};
 use lab::machine::bochs::HASWELL;
 use lab::options::{HostOptions, MigrateOptions};
+use lab::peer::{self, options::PeerOptions};
 use lab::session::{self, table, watch};
 use lab::watch::options::{ReplayOptions, WatchOptions};
 use lab::watch::{plain::Plain, terminal::Screen, view::View};
@@ -33,6 +34,8 @@ enum Command {
     Watch(WatchOptions),
     /// Count a recording of `watch --record` again, and decide by it
     Replay(ReplayOptions),
+    /// Have QEMU/KVM migrate the same guest on the same emulated machine, and print its figures beside ours
+    Peer(PeerOptions),
     /// Measure, and print each figure beside what it is compared with; what `make bench` runs
     Bench(BenchOptions),
     /// Build what the experiments are made of: image, guests, emulated machine
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         }
         Command::Watch(options) => look(&options),
         Command::Replay(options) => replay(&options),
+        Command::Peer(options) => compare(&options),
         Command::Bench(options) => bench(&options),
         Command::Build => build(),
         Command::Hosts(options) => talk(&options),
@@ -107,6 +111,18 @@ fn look(options: &WatchOptions) -> Result<ExitCode> {
 fn replay(options: &ReplayOptions) -> Result<ExitCode> {
     lab::watch::replay::replay(&options.file, &options.rule, &mut std::io::stdout().lock())?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn compare(options: &PeerOptions) -> Result<ExitCode> {
+    let mut person = watch::Person::new();
+    let over = peer::peer(options, &mut person)?;
+    drop(person);
+    print!("{}", over.table);
+    println!("figures, reports and logs: {}", over.folder.display());
+    for error in &over.errors {
+        eprintln!("lab: {error}");
+    }
+    Ok(if over.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn bench(options: &BenchOptions) -> Result<ExitCode> {

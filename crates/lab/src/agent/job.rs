@@ -5,18 +5,18 @@ use serde_json::{Value, json};
 
 use super::wire::Host;
 
-/// One host: a QEMU with the image.
+/// One host: a QEMU with the image, or with a guest that QEMU itself is to migrate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostJob {
     /// Which of the two it is.
     pub host: Host,
-    /// The image, as a path where the agent runs.
+    /// The image, or the guest's kernel, as a path where the agent runs.
     pub image: String,
-    /// The archive of its guests.
+    /// The archive of its guests, or the guest's initramfs.
     pub guests: Option<String>,
     /// The machine's memory, in MiB.
     pub memory: u64,
-    /// The image's command line.
+    /// The command line of the image or of the guest's kernel.
     pub options: String,
 }
 
@@ -30,13 +30,30 @@ pub enum Link {
     },
     /// Datagrams between the two QEMUs: needs no right to make network devices.
     Datagrams,
+    /// None between the machines: the QEMUs themselves talk, on one host's loopback.
+    Loopback,
+}
+
+/// What is asked of QEMU where it migrates the guest itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerJob {
+    /// After so many milliseconds a migration that has not ended is given up.
+    pub limit: u64,
+    /// Requested pages go by a connection of their own (QEMU's `postcopy-preempt`).
+    pub preempt: bool,
+    /// The guest has a balloon that reports its free pages.
+    pub free_pages: bool,
+    /// Each host runs a Linux with KVM, and the guest runs there, one level down.
+    pub below: bool,
 }
 
 /// The whole job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// The hosts, source first.
+    /// The hosts, in the order in which they are started.
     pub hosts: Vec<HostJob>,
+    /// Present where QEMU migrates the guest itself.
+    pub peer: Option<PeerJob>,
     /// What joins them.
     pub link: Link,
     /// The largest IP packet on the link.
@@ -53,8 +70,10 @@ impl Job {
             Link::Tap { vhost: true } => "tap+vhost",
             Link::Tap { vhost: false } => "tap",
             Link::Datagrams => "datagrams",
+            Link::Loopback => "loopback",
         };
-        json!({"hosts": hosts, "link": link, "mtu": self.mtu, "scratch": self.scratch}).to_string()
+        let peer = self.peer.map(|peer| json!({"limit": peer.limit, "preempt": peer.preempt, "free-pages": peer.free_pages, "below": peer.below}));
+        json!({"hosts": hosts, "link": link, "mtu": self.mtu, "scratch": self.scratch, "peer": peer}).to_string()
     }
 
     /// From a file.
@@ -66,7 +85,17 @@ impl Job {
             link: match word(&value, "link")?.as_str() {
                 "tap+vhost" => Link::Tap { vhost: true },
                 "tap" => Link::Tap { vhost: false },
+                "loopback" => Link::Loopback,
                 _ => Link::Datagrams,
+            },
+            peer: match &value["peer"] {
+                Value::Null => None,
+                peer => Some(PeerJob {
+                    limit: peer["limit"].as_u64().context("the job has no limit")?,
+                    preempt: peer["preempt"] == true,
+                    free_pages: peer["free-pages"] == true,
+                    below: peer["below"] == true,
+                }),
             },
             mtu: value["mtu"].as_u64().and_then(|mtu| u32::try_from(mtu).ok()).context("the job has no mtu")?,
             scratch: word(&value, "scratch")?,
@@ -110,9 +139,16 @@ mod tests {
             memory: 192,
             options: "ip=10.0.0.1/24 jiffy=4ms".into(),
         };
-        for link in [Link::Tap { vhost: true }, Link::Tap { vhost: false }, Link::Datagrams] {
+        let peer = Some(PeerJob { limit: 60_000, preempt: true, free_pages: true, below: false });
+        for (link, peer) in [
+            (Link::Tap { vhost: true }, None),
+            (Link::Tap { vhost: false }, peer),
+            (Link::Datagrams, None),
+            (Link::Loopback, peer.map(|peer| PeerJob { below: true, ..peer })),
+        ] {
             let job = Job {
                 hosts: vec![host(Host::Source, Some("/job/guests.cpio")), host(Host::Destination, None)],
+                peer,
                 link,
                 mtu: 9000,
                 scratch: "/tmp".into(),

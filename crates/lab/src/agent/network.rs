@@ -7,13 +7,17 @@ use anyhow::{Context, Result, bail, ensure};
 use super::job::{Job, Link};
 use super::qemu::tap_name;
 use super::wire::Host;
+use crate::env::DESTINATION_ADDRESS;
 
 const BRIDGE: &str = "qav-bridge";
 
 /// Makes what the job's link needs. It ends with the emulated machine, which holds nothing else.
 pub fn make(job: &Job) -> Result<()> {
-    if job.link == Link::Datagrams {
-        return Ok(());
+    match job.link {
+        Link::Datagrams => return Ok(()),
+        // The destination's address, for QEMUs that talk to each other on this host.
+        Link::Loopback => return run(&["ip", "address", "add", &format!("{DESTINATION_ADDRESS}/24"), "dev", "lo"]),
+        Link::Tap { .. } => {}
     }
     run(&["ip", "link", "add", BRIDGE, "type", "bridge"])?;
     for host in &job.hosts {
@@ -30,7 +34,7 @@ pub fn make(job: &Job) -> Result<()> {
 
 /// Takes the link down or up again, at the destination's end. Neither host sees it: their cards keep their carrier.
 pub fn set(job: &Job, up: bool) -> Result<()> {
-    ensure!(job.link != Link::Datagrams, "datagrams between two processes cannot be cut");
+    ensure!(matches!(job.link, Link::Tap { .. }), "a link between two processes cannot be cut");
     run(&["ip", "link", "set", tap_name(Host::Destination), if up { "up" } else { "down" }])
 }
 

@@ -17,10 +17,26 @@ use super::stamp::{self, Ingredients};
 use super::tools;
 
 const START: &str = include_str!("nested/start.sh");
+const START_HOST: &str = include_str!("nested/start-host.sh");
+/// What a Linux host inside the machine runs, from the job's disk.
+pub const HOST: &str = include_str!("nested/host.sh");
 const INIT: &str = include_str!("nested/init.sh");
 
 /// What the initrd needs to reach the disks.
 const DISK_MODULES: [&str; 5] = ["scsi_common", "scsi_mod", "libata", "ata_piix", "sd_mod"];
+/// The same for a Linux host inside the machine, and its link and consoles.
+const HOST_MODULES: [&str; 10] = [
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "failover",
+    "net_failover",
+    "virtio_net",
+    "virtio_console",
+];
 /// What the system needs: KVM, and a bridge with two taps.
 const SYSTEM_MODULES: [&str; 11] =
     ["irqbypass", "kvm", "kvm-intel", "llc", "stp", "bridge", "tun", "tap", "vhost_iotlb", "vhost", "vhost_net"];
@@ -36,7 +52,7 @@ const FIRMWARE: [&str; 5] = [
 
 /// One emulated CPU of 50 MIPS: nothing is probed, calibrated or tested that the machine is known to have.
 /// `no_timer_check`: the check waits for ticks that Bochs delivers late. `tsc=reliable` must stay off.
-const COMMAND_LINE: &str = "console=ttyS0,115200 mitigations=off nokaslr no_timer_check nr_cpus=1 \
+pub const COMMAND_LINE: &str = "console=ttyS0,115200 mitigations=off nokaslr no_timer_check nr_cpus=1 \
     random.trust_cpu=on cryptomgr.notests audit=0 panic=-1 quiet rdinit=/start";
 
 /// The parts of the machine that do not change from job to job.
@@ -51,9 +67,7 @@ impl Base {
     /// Builds what is missing or out of date.
     pub fn get(place: &Path, debian: &Debian) -> Result<Self> {
         let initrd = place.join("start.cpio");
-        let modules = DISK_MODULES.map(|module| debian.module(module)).into_iter().collect::<Result<Vec<_>>>()?;
-        let from = Ingredients::new().text(START).file(&debian.busybox)?.files(&modules)?;
-        stamp::build(&initrd, from, |path| write_initrd(path, debian, &modules))?;
+        build_initrd(&initrd, debian, START, &DISK_MODULES)?;
         let iso = place.join("nested.iso");
         let contents = Contents {
             protocol: Protocol::Linux,
@@ -68,13 +82,26 @@ impl Base {
     }
 }
 
-fn write_initrd(path: &Path, debian: &Debian, modules: &[PathBuf]) -> Result<()> {
+/// The initrd of a Linux host inside the machine, which runs on the machine's own kernel and disks.
+pub fn host_initrd(place: &Path, debian: &Debian) -> Result<PathBuf> {
+    let initrd = place.join("host.cpio");
+    build_initrd(&initrd, debian, START_HOST, &HOST_MODULES)?;
+    Ok(initrd)
+}
+
+fn build_initrd(initrd: &Path, debian: &Debian, start: &str, modules: &[&str]) -> Result<()> {
+    let modules = modules.iter().map(|module| debian.module(module)).collect::<Result<Vec<_>>>()?;
+    let from = Ingredients::new().text(start).file(&debian.busybox)?.files(&modules)?;
+    stamp::build(initrd, from, |path| write_initrd(path, debian, start, &modules))
+}
+
+fn write_initrd(path: &Path, debian: &Debian, start: &str, modules: &[PathBuf]) -> Result<()> {
     let mut archive = Archive::new();
     for folder in ["bin", "dev", "modules", "system"] {
         archive.directory(folder);
     }
     archive.console("dev/console");
-    archive.program("start", START.as_bytes());
+    archive.program("start", start.as_bytes());
     archive.program("bin/busybox", &fs::read(&debian.busybox)?);
     let scratch = path.with_extension("modules");
     fs::create_dir_all(&scratch)?;

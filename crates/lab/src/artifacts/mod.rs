@@ -79,6 +79,12 @@ impl Artifacts {
         Base::get(&self.place, self.debian()?)
     }
 
+    /// The initrd of a Linux host inside that machine.
+    pub fn host_initrd(&self) -> Result<PathBuf> {
+        let _lock = lock(&self.place)?;
+        base::host_initrd(&self.place, self.debian()?)
+    }
+
     /// Debian's kernel and busybox.
     pub fn debian(&self) -> Result<&Debian> {
         self.debian.as_ref().context("Debian's packages were not asked for")

@@ -1,6 +1,7 @@
 //! The tables of the figures.
 
-use super::{Row, rival};
+use super::Row;
+use crate::peer::figures::Figures;
 
 /// The image is at most 1 MiB.
 const IMAGE_LIMIT: u64 = 1 << 20;
@@ -26,14 +27,17 @@ fn row_figures(row: &Row) -> Vec<String> {
     if let Some(error) = row.error() {
         lines.push(line(&name("FAILED"), error, ""));
     }
+    if let Some(error) = row.qemu_error() {
+        lines.push(line(&name("QEMU FAILED"), error, ""));
+    }
     if let (Some(used), Some(memory)) = (row.own_memory, row.number(&["memory"])) {
         let limit = MEMORY_LIMIT + memory * MEMORY_SHARE;
         let used = format!("{:.1}", used as f64 / 1048576.0);
         lines.push(line(&name("own memory, MiB"), &used, &format!("at most {:.1}", limit / 1048576.0)));
     }
     if let Some(start) = row.start {
-        let rival = rival::start(row.environment).map(|ms| format!("QEMU {ms:.0}")).unwrap_or_default();
-        lines.push(line(&name("start to first heartbeat, ms"), &format!("{start:.0}"), &rival));
+        let qemu = row.qemu.as_ref().map(beside_start).unwrap_or_default();
+        lines.push(line(&name("start to first heartbeat, ms"), &format!("{start:.0}"), &qemu));
     }
     if let Some(ticks) = row.round_trip {
         lines.push(line(&name("VM exit and entry, ticks"), &ticks.to_string(), ""));
@@ -75,6 +79,13 @@ fn waits(row: &Row) -> Option<String> {
     Some(line(&name, &format!("{p50:.2}, {p99:.2}"), &compared.join("; ")))
 }
 
+/// QEMU's way to a first heartbeat, and that of all that it runs on.
+fn beside_start(qemu: &Figures) -> String {
+    let own = qemu.start.map(|ms| format!("QEMU {ms:.0}"));
+    let host = qemu.host_start.map(|ms| format!("QEMU with its Linux and KVM {ms:.0}"));
+    own.into_iter().chain(host).collect::<Vec<_>>().join(", ")
+}
+
 fn entries_a_harvest(row: &Row) -> Option<f64> {
     let harvests = row.number(&["overhead", "harvests"]).filter(|harvests| *harvests > 0.0)?;
     Some(row.number(&["overhead", "harvest-entries"])? / harvests)
@@ -95,21 +106,21 @@ pub fn rows(rows: &[Row]) -> String {
         "migration (QEMU's in brackets)", "total-time ms", "downtime ms", "heartbeat-gap ms"
     )];
     for row in rows {
-        let rival = rival::of(row.environment, row.workload, row.path);
-        let cell = |path: &[&str], theirs: Option<Option<f64>>| {
+        let cell = |path: &[&str], theirs: fn(&Figures) -> Option<f64>| {
             let ours = row.number(path).map_or("-".to_owned(), |ms| format!("{ms:.0}"));
-            match theirs {
-                None => ours,
-                Some(None) => format!("{ours} (never)"),
-                Some(Some(ms)) => format!("{ours} ({ms:.0})"),
+            let Some(qemu) = &row.qemu else { return ours };
+            match theirs(qemu) {
+                Some(ms) => format!("{ours} ({ms:.0})"),
+                None if qemu.never_ended => format!("{ours} (never)"),
+                None => format!("{ours} (-)"),
             }
         };
         lines.push(format!(
             "{:<30} {:>22} {:>24} {:>24}",
             format!("{} {} {}", row.environment, row.workload, row.path),
-            cell(&["migration", "total-time"], rival.map(|rival| rival.total_time)),
-            cell(&["migration", "downtime"], rival.map(|rival| rival.downtime)),
-            cell(&["verify", "heartbeat-gap"], rival.map(|rival| rival.heartbeat_gap)),
+            cell(&["migration", "total-time"], |qemu| qemu.total_time),
+            cell(&["migration", "downtime"], |qemu| qemu.downtime),
+            cell(&["verify", "heartbeat-gap"], |qemu| qemu.heartbeat_gap),
         ));
     }
     lines.join("\n") + "\n"
@@ -142,6 +153,12 @@ mod tests {
             start: Some(7200.0),
             round_trip: Some(1234),
             own_memory: Some(8 << 20),
+            qemu: Some(Figures {
+                start: Some(11_000.0),
+                host_start: Some(20_000.0),
+                never_ended: true,
+                ..Figures::default()
+            }),
         }
     }
 
@@ -154,7 +171,7 @@ mod tests {
         };
         assert!(line("image, bytes").ends_with("600000 at most 1048576"));
         assert!(line("own memory").ends_with("8.0 at most 16.6"));
-        assert!(line("first heartbeat").ends_with("7200 QEMU 17100"));
+        assert!(line("first heartbeat").ends_with("7200 QEMU 11000, QEMU with its Linux and KVM 20000"));
         assert!(line("VM exit").ends_with("1234"));
         assert!(line("harvest, ms").ends_with("ms 0.50"));
         assert!(line("harvest, entries").ends_with("1024 the guest has 32768 leaves"));
@@ -168,6 +185,19 @@ mod tests {
         let text = rows(&[row()]);
         let cells: Vec<&str> = text.lines().nth(1).unwrap_or_default().split_whitespace().collect();
         assert_eq!(cells, ["bochs", "unruly", "pre-copy", "1000", "(never)", "20", "(never)", "120", "(never)"]);
+        let mut ended = row();
+        ended.qemu = Some(Figures { total_time: Some(5885.4), downtime: Some(317.0), ..Figures::default() });
+        assert!(rows(&[ended]).contains("1000 (5885)"));
+        let mut alone = row();
+        alone.qemu = None;
+        assert!(!rows(&[alone]).contains("(never)"));
+    }
+
+    #[test]
+    fn a_failure_of_qemus_is_named() {
+        let mut failed = row();
+        failed.qemu = Some(Figures { error: Some("no route".to_owned()), ..Figures::default() });
+        assert!(figures(None, &[failed]).contains("no route"));
     }
 
     #[test]

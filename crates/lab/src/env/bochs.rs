@@ -5,7 +5,7 @@ use std::thread;
 
 use anyhow::Result;
 
-use super::{Environment, Machines};
+use super::{Environment, Machines, record};
 use crate::agent::wire::{Host, Kind, Line, Party};
 use crate::artifacts::iso::{self, Contents, Protocol};
 use crate::machine::bochs::{Bochs, Config, read_lines};
@@ -43,7 +43,7 @@ pub fn start(machines: &Machines) -> Result<Testbed> {
         wiring: Wiring::Direct,
         process: bochs.process,
         machine_logs: vec![log, machines.file("bochs.out")],
-        record: machines.record()?,
+        record: record(machines.folder)?,
     })
 }
 

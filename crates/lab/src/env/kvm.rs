@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::Kvm;
 
-use super::Machines;
+use super::{Machines, record};
 use crate::agent::job::Link;
 use crate::agent::wire::Line;
 use crate::machine::bochs::read_lines;
@@ -60,6 +60,6 @@ pub fn start(machines: &Machines) -> Result<Testbed> {
         wiring: Wiring::Agent,
         process,
         machine_logs: vec![output],
-        record: machines.record()?,
+        record: record(machines.folder)?,
     })
 }

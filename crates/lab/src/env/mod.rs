@@ -3,6 +3,7 @@
 pub mod bochs;
 pub mod kvm;
 pub mod nested;
+pub mod peer;
 
 use std::fmt;
 use std::fs::File;
@@ -142,7 +143,7 @@ impl Machines<'_> {
     fn job(&self, image: &str, guests: &str, link: Link, scratch: &str) -> Result<Job> {
         // Both listen: a VM can come back.
         let options = |own: &str| {
-            let all = format!("{} ip={own}/24 mtu={} listen={PORT}", self.options, self.mtu);
+            let all = format!("{} ip={own}/24 mtu={} listen={PORT} console=virtio", self.options, self.mtu);
             all.trim().to_owned()
         };
         let source = HostJob {
@@ -159,15 +160,17 @@ impl Machines<'_> {
             options: options(DESTINATION_ADDRESS),
             ..source.clone()
         };
-        Ok(Job { hosts: vec![source, destination], link, mtu: self.mtu, scratch: scratch.to_owned() })
-    }
-
-    fn record(&self) -> Result<File> {
-        let path = self.folder.join("lines.log");
-        File::create(&path).with_context(|| format!("cannot write {}", path.display()))
+        let hosts = vec![source, destination];
+        Ok(Job { hosts, peer: None, link, mtu: self.mtu, scratch: scratch.to_owned() })
     }
 
     fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
+}
+
+/// The file of everything that comes.
+fn record(folder: &Path) -> Result<File> {
+    let path = folder.join("lines.log");
+    File::create(&path).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -12,7 +12,7 @@ use super::story::{Story, index};
 use super::watch::Watch;
 use super::{create, vm};
 use crate::agent::wire::{Host, Kind, Line, Party};
-use crate::env::{DESTINATION_ADDRESS, Environment, Machines, PORT};
+use crate::env::{DESTINATION_ADDRESS, Environment, PORT};
 use crate::interrupt;
 use crate::machine::process::tail;
 use crate::options::{GuestKind, HEARTBEAT, MigrateOptions, Workload};
@@ -33,7 +33,7 @@ const COMMAND_LATENCY: Duration = Duration::from_millis(450);
 const LOOK: Duration = Duration::from_millis(200);
 
 /// How long each phase may take in wall time, on a slow machine that does other things too.
-struct Patience {
+pub struct Patience {
     start: Duration,
     guest: Duration,
     migration: Duration,
@@ -41,18 +41,28 @@ struct Patience {
 }
 
 impl Patience {
-    fn of(environment: Environment) -> Self {
-        let seconds = |start, guest, migration, end| Patience {
-            start: Duration::from_secs(start),
-            guest: Duration::from_secs(guest),
-            migration: Duration::from_secs(migration),
-            end: Duration::from_secs(end),
-        };
+    /// With hosts that run the image.
+    pub fn of(environment: Environment) -> Self {
         match environment {
-            Environment::Kvm => seconds(30, 60, 120, 20),
-            Environment::Bochs => seconds(90, 180, 240, 30),
-            Environment::Nested => seconds(180, 300, 420, 60),
+            Environment::Kvm => Self::seconds(30, 60, 120, 20),
+            Environment::Bochs => Self::seconds(90, 180, 240, 30),
+            Environment::Nested => Self::seconds(180, 300, 420, 60),
         }
+    }
+
+    /// With QEMU's own in the place of ours, which have a Linux to start first, or one level down two; `limit` is the emulated
+    /// time that a migration may take.
+    pub fn of_peer(environment: Environment, limit: Duration) -> Self {
+        let patience = match environment {
+            Environment::Kvm | Environment::Bochs => Self::seconds(180, 300, 420, 60),
+            Environment::Nested => Self::seconds(600, 600, 600, 90),
+        };
+        Patience { migration: patience.migration.saturating_add(limit.saturating_mul(3)), ..patience }
+    }
+
+    fn seconds(start: u64, guest: u64, migration: u64, end: u64) -> Self {
+        let [start, guest, migration, end] = [start, guest, migration, end].map(Duration::from_secs);
+        Patience { start, guest, migration, end }
     }
 }
 
@@ -92,25 +102,30 @@ pub struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    /// Runs the experiment. Whatever goes wrong once the hosts are started is in the report.
-    pub fn run(options: &'a MigrateOptions, machines: &Machines, watch: &'a mut dyn Watch) -> Result<(Report, Story)> {
-        let environment = options.hosts.env;
+    /// Runs the experiment on hosts that `start` starts. Whatever goes wrong once they are started is in the report.
+    pub fn run(
+        options: &'a MigrateOptions,
+        folder: &Path,
+        patience: Patience,
+        start: impl FnOnce() -> Result<Testbed>,
+        watch: &'a mut dyn Watch,
+    ) -> Result<(Report, Story)> {
         watch.phase("starting the hosts");
-        let testbed = environment.start(machines)?;
+        let testbed = start()?;
         let story = Story::new(&testbed.wiring, vm(&options.guest));
         // With one host, the log comes by a serial port of its own and is a file already.
         let logs = match testbed.wiring {
             Wiring::Direct => None,
-            Wiring::Agent => Some([create(machines, "source.log")?, create(machines, "destination.log")?]),
+            Wiring::Agent => Some([create(folder, "source.log")?, create(folder, "destination.log")?]),
         };
         let mut driver = Driver {
             options,
             story,
-            events: create(machines, "events.jsonl")?,
+            events: create(folder, "events.jsonl")?,
             logs,
             watch,
-            patience: Patience::of(environment),
-            folder: machines.folder.to_owned(),
+            patience,
+            folder: folder.to_owned(),
             testbed,
         };
         let outcome = driver.experiment();

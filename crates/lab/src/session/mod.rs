@@ -8,7 +8,8 @@ pub mod table;
 pub mod watch;
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::slice;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -18,7 +19,7 @@ use crate::artifacts::guests::{self, Guest};
 use crate::env::{Environment, Machines};
 use crate::machine::bochs::HASWELL;
 use crate::options::{GuestKind, GuestOptions, HostOptions, MigrateOptions, RESTART_AFTER, Workload};
-use driver::Driver;
+use driver::{Driver, Patience};
 use report::Report;
 use story::Story;
 use watch::Watch;
@@ -61,10 +62,9 @@ pub fn migrate(options: &MigrateOptions, watch: &mut dyn Watch) -> Result<Run> {
         cpu: HASWELL,
         folder: &folder,
     };
-    let (report, story) = Driver::run(options, &machines, watch)?;
-    let path = folder.join("report.json");
-    let text = serde_json::to_string_pretty(&report.json)?;
-    fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    let start = || options.hosts.env.start(&machines);
+    let (report, story) = Driver::run(options, &folder, Patience::of(options.hosts.env), start, watch)?;
+    write_json(&folder.join("report.json"), &report.json)?;
     let own_memory = story.status[0].as_ref().and_then(|status| own_memory(&machines, options.hosts.env, status));
     Ok(Run { folder, report, story, own_memory })
 }
@@ -82,14 +82,29 @@ pub(crate) fn folder(options: &HostOptions, default: &str) -> Result<PathBuf> {
     Ok(fs::canonicalize(&folder)?)
 }
 
+/// Writes a record that a person can read, too.
+pub(crate) fn write_json(path: &Path, json: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(json)?;
+    fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// A file of the run.
-fn create(machines: &Machines, name: &str) -> Result<File> {
-    let path = machines.folder.join(name);
+fn create(folder: &Path, name: &str) -> Result<File> {
+    let path = folder.join(name);
     File::create(&path).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Builds the guest that was asked for, and its archive.
-pub(crate) fn write_guests(guest: &GuestOptions, artifacts: &Artifacts, archive: &std::path::Path) -> Result<()> {
+pub(crate) fn write_guests(guest: &GuestOptions, artifacts: &Artifacts, archive: &Path) -> Result<()> {
+    with_guest(guest, artifacts, |guest| guests::archive(archive, slice::from_ref(guest)))
+}
+
+/// Builds the guest that was asked for, and hands it on.
+pub(crate) fn with_guest<T>(
+    guest: &GuestOptions,
+    artifacts: &Artifacts,
+    then: impl FnOnce(&Guest) -> Result<T>,
+) -> Result<T> {
     let command_line = command_line(guest.guest, guest.workload, &guest.append)?;
     let built = match guest.guest {
         GuestKind::Linux => artifacts.debian()?.kernel.clone(),
@@ -107,7 +122,7 @@ pub(crate) fn write_guests(guest: &GuestOptions, artifacts: &Artifacts, archive:
         memory: guest.bytes(),
         command_line: &command_line,
     };
-    guests::archive(archive, &[one])
+    then(&one)
 }
 
 /// The name of the VM.

@@ -129,7 +129,7 @@ fn verify(story: &Story) -> Value {
 }
 
 /// Thousandths of a millisecond are the resolution of all clocks here.
-fn rounded(millis: f64) -> f64 {
+pub(crate) fn rounded(millis: f64) -> f64 {
     (millis * 1e3).round() / 1e3
 }
 
