@@ -82,7 +82,7 @@ fn encodings() -> Result<()> {
     }
     machine.beats.whole("tiny")?;
     // Tiny writes whole pages, of which no version is like another.
-    let mut machine = Machine::with_linux(Bochs, "encodings-delta", "workload=idle")?;
+    let mut machine = Machine::with_linux(Bochs, "encodings-delta", "workload=storm workload.rate=50")?;
     beats_on(&mut machine, "linux")?;
     let words = "to=memory path=pre-copy bandwidth=8000000 downtime-limit=1ms max-rounds=5 encodings=zero,delta";
     let report = move_vm(&mut machine, "linux", Source, words)?;
