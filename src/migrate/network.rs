@@ -3,7 +3,7 @@
 use crate::{
     machine::{clock, interrupts},
     monitor::options::Options,
-    net::{Card, ConnectionId, Settings, Stack, TcpChannel, card::Wishes},
+    net::{Card, ConnectionId, Due, Settings, Stack, TcpChannel, card::Wishes},
 };
 use alloc::{format, string::String, sync::Arc};
 use core::net::SocketAddrV4;
@@ -13,10 +13,7 @@ use spin::Mutex;
 pub struct Network {
     stack: Arc<Mutex<Stack<Card>>>,
     listening: Option<u16>,
-    /// Interrupts of the card that were looked at.
-    interrupts_seen: u64,
-    next_timer: u64,
-    armed: bool,
+    due: Due,
 }
 
 impl Network {
@@ -41,45 +38,37 @@ impl Network {
         if let Some(port) = options.listen {
             stack.listen(port).map_err(|why| format!("network: cannot listen on port {port}: {why}"))?;
         }
-        Ok(Some(Self {
-            stack: Arc::new(Mutex::new(stack)),
-            listening: options.listen,
-            interrupts_seen: 0,
-            next_timer: 0,
-            armed: false,
-        }))
+        Ok(Some(Self { stack: Arc::new(Mutex::new(stack)), listening: options.listen, due: Due::default() }))
     }
 
     /// Moves the stack on. True if anything happened.
     pub fn poll(&mut self, force: bool) -> bool {
         let now = clock::micros();
         let interrupts = interrupts::count(interrupts::NETWORK_VECTOR);
-        if !force && interrupts == self.interrupts_seen && now < self.next_timer {
+        if !force && !self.due.is_due(interrupts, now) {
             return false;
         }
-        self.interrupts_seen = interrupts;
         let mut stack = self.stack.lock();
-        if self.armed {
+        if self.due.begin(interrupts) {
             stack.disarm();
-            self.armed = false;
         }
         let happened = stack.poll(now);
-        self.next_timer = stack.poll_delay(now).map_or(u64::MAX, |delay| now.saturating_add(delay));
+        self.due.end(stack.poll_delay(now).map_or(u64::MAX, |delay| now.saturating_add(delay)));
         happened
     }
 
     /// Before a guest runs or the host rests: from now on a frame ends that. False if one is there already.
     pub fn arm(&mut self) -> bool {
-        if !self.armed {
-            self.armed = self.stack.lock().arm();
+        if !self.due.is_armed() {
+            self.due.arm(self.stack.lock().arm());
         }
-        self.armed
+        self.due.is_armed()
     }
 
     /// When the stack's timers need a poll, in TSC ticks.
     pub fn deadline(&self) -> Option<u64> {
-        let left = self.next_timer.checked_sub(clock::micros());
-        (self.next_timer != u64::MAX).then(|| clock::now() + clock::from_micros(left.unwrap_or(0)))
+        let left = self.due.timer()?.saturating_sub(clock::micros());
+        Some(clock::now() + clock::from_micros(left))
     }
 
     /// Connects.

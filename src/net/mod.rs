@@ -5,6 +5,7 @@
 pub mod card;
 pub mod channel;
 pub mod connection;
+mod due;
 pub mod limiter;
 mod listener;
 pub mod offload;
@@ -14,6 +15,7 @@ mod window;
 pub use card::Card;
 pub use channel::{Channel, TcpChannel};
 pub use connection::{CloseReason, ConnectError, ConnectionId, ConnectionState, Settings};
+pub use due::Due;
 pub use limiter::Limiter;
 pub use stack::{Port, Stack};
 

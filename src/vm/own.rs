@@ -26,6 +26,7 @@ struct OwnGuest {
 impl OwnGuest {
     fn new(code: &[u8], vpid: u16, tracker: Tracker) -> Result<Self, String> {
         let mut memory = GuestMemory::new(PAGES)?;
+        while !memory.zero_some() {}
         memory.write(CODE, code).map_err(|error| format!("{error}"))?;
         let ept = Ept::new(memory.host(), PAGES, tracker)?;
         let vcpu = Vcpu::new(&ept, vpid)?;

@@ -101,6 +101,9 @@ fn least_downtime(row: &Row) -> Option<f64> {
 
 /// Row by row beside QEMU's own migration.
 pub fn rows(rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
     let mut lines = vec![format!(
         "{:<28} {:>24} {:>24} {:>24}",
         "migration (QEMU's in brackets)", "total-time ms", "downtime ms", "heartbeat-gap ms"

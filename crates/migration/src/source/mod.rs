@@ -9,6 +9,7 @@ mod push;
 mod receive;
 mod rounds;
 mod transmit;
+mod window;
 mod working_set;
 
 use crate::bucket::Bucket;
@@ -25,6 +26,7 @@ use log::Log;
 use page_cost::PageCost;
 use pages::PageSets;
 use push::Push;
+use window::Window;
 
 pub use transmit::MIN_ROOM;
 
@@ -71,6 +73,9 @@ enum Phase {
     Ended(Status),
 }
 
+/// How long a larger window is tried.
+const WINDOW_INTERVAL: Micros = 250_000;
+
 /// The source's engine. Drive it with [`Source::receive`] and [`Source::transmit`] until [`Source::status`] is final.
 ///
 /// While the guest still runs here, its owner alternates: a while of guest, what came in, what goes out.
@@ -87,6 +92,8 @@ pub struct Source {
     encoder: Encoder,
     page_cost: PageCost,
     push: Push,
+    /// What may be on its way while pages are pushed, over a link that was measured.
+    window: Option<Window>,
     /// Pages that the guest waits for at the destination, in the order of the requests.
     urgent: VecDeque<u64>,
     /// The same, to see a request that came before.
@@ -115,6 +122,9 @@ impl Source {
             return Err(Error::BadField("name"));
         }
         offer.acknowledge_every = offer.acknowledge_every.clamp(1, config.acknowledge_every());
+        // Fewer bytes than two acknowledgements' worth might never be acknowledged.
+        let least = 2 * u64::from(offer.acknowledge_every);
+        let window = config.link.map(|link| Window::new(link.holds(), least, WINDOW_INTERVAL));
         Ok(Self {
             phase: Phase::Greet,
             right: SourceRight::Running,
@@ -125,6 +135,7 @@ impl Source {
             encoder: Encoder::new(config.encodings, offer.page_count),
             page_cost: PageCost::default(),
             push: Push::new(),
+            window,
             urgent: VecDeque::new(),
             requested: Bitmap::new(offer.page_count),
             state: Vec::new(),

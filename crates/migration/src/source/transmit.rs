@@ -299,7 +299,7 @@ impl Source {
 
     /// Sends what the guest waits for, and as much of the rest as may be on its way at a time.
     fn serve(&mut self, now: Micros, vm: &impl SourceVm, out: &mut Output<'_>) {
-        let (pushes, window) = (self.pushes(now), self.window());
+        let (pushes, window) = (self.pushes(now), self.window(now));
         let mut batch = Batch::open(out.bytes);
         while out.look() {
             let has_room = self.meter.in_flight() + out.added() < window;
@@ -313,7 +313,7 @@ impl Source {
                 next
             } else {
                 if !has_room {
-                    self.meter.full();
+                    self.window_full();
                 }
                 break;
             };
@@ -351,15 +351,23 @@ impl Source {
         core::iter::from_fn(|| self.urgent.pop_front()).find(|gfn| pending.test(*gfn))
     }
 
-    /// Bytes that may be on their way while pages are pushed: what the link holds at full speed and some in queues, so that it
-    /// is never idle. Where it was measured at rest that is half as much again, and a page that the guest waits for queues for
-    /// half a round trip. Else it is the configured part beyond what the stream itself has seen: bytes that wait for a host
-    /// that is slow to look and bytes that wait for the wire are not told apart by it.
-    fn window(&self) -> u64 {
-        let seen = self.meter.on_wire().saturating_add(self.config.push_window.into());
-        // Fewer bytes than two acknowledgements' worth might never be acknowledged.
-        let least = 2 * u64::from(self.offer.acknowledge_every);
-        self.config.link.map_or(seen, |link| (link.holds() + link.holds() / 2).max(least))
+    /// Bytes that may be on their way while pages are pushed. On a link that was not measured at rest, the configured part beyond
+    /// what the stream itself has seen.
+    fn window(&mut self, now: Micros) -> u64 {
+        match &mut self.window {
+            Some(window) => {
+                window.look(now, self.meter.total() - self.meter.in_flight());
+                window.size()
+            }
+            None => self.meter.on_wire().saturating_add(self.config.push_window.into()),
+        }
+    }
+
+    fn window_full(&mut self) {
+        self.meter.full();
+        if let Some(window) = &mut self.window {
+            window.full();
+        }
     }
 
     /// Of what a page must be at the destination: one that was free at the hand-over is zero there.
