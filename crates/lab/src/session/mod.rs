@@ -3,13 +3,13 @@
 pub mod driver;
 pub mod heartbeat;
 pub mod report;
+pub(crate) mod stage;
 pub mod story;
 pub mod table;
 pub mod watch;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::slice;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -17,10 +17,10 @@ use serde_json::Value;
 use crate::artifacts::Artifacts;
 use crate::artifacts::guests::{self, Guest};
 use crate::env::{Environment, Machines};
-use crate::machine::bochs::HASWELL;
 use crate::options::{GuestKind, GuestOptions, HostOptions, MigrateOptions, RESTART_AFTER, Workload};
 use driver::{Driver, Patience};
 use report::Report;
+use stage::Stage;
 use story::Story;
 use watch::Watch;
 
@@ -49,24 +49,13 @@ fn own_memory(machines: &Machines, environment: Environment, status: &Value) -> 
 pub fn migrate(options: &MigrateOptions, watch: &mut dyn Watch) -> Result<Run> {
     let folder = folder(&options.hosts, &format!("{}-{}", options.hosts.env, options.guest.workload))?;
     watch.phase("building");
-    options.hosts.env.require()?;
-    let artifacts = Artifacts::get(options.hosts.image.as_deref())?.with_debian()?;
-    let archive = folder.join("guests.cpio");
-    write_guests(&options.guest, &artifacts, &archive)?;
-    let machines = Machines {
-        artifacts: &artifacts,
-        guests: &archive,
-        guest_memory: options.guest.bytes(),
-        options: &options.hosts.options,
-        mtu: options.hosts.mtu,
-        cpu: HASWELL,
-        folder: &folder,
-    };
+    let stage = Stage::set(&options.hosts, &options.guest, folder)?;
+    let machines = stage.machines(&options.hosts, &options.guest);
     let start = || options.hosts.env.start(&machines);
-    let (report, story) = Driver::run(options, &folder, Patience::of(options.hosts.env), start, watch)?;
-    write_json(&folder.join("report.json"), &report.json)?;
+    let (report, story) = Driver::run(options, &stage.folder, Patience::of(options.hosts.env), start, watch)?;
+    write_json(&stage.folder.join("report.json"), &report.json)?;
     let own_memory = story.status[0].as_ref().and_then(|status| own_memory(&machines, options.hosts.env, status));
-    Ok(Run { folder, report, story, own_memory })
+    Ok(Run { folder: stage.folder, report, story, own_memory })
 }
 
 /// The folder of a run, made and free of an earlier run's report.
@@ -92,11 +81,6 @@ pub(crate) fn write_json(path: &Path, json: &Value) -> Result<()> {
 fn create(folder: &Path, name: &str) -> Result<File> {
     let path = folder.join(name);
     File::create(&path).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Builds the guest that was asked for, and its archive.
-pub(crate) fn write_guests(guest: &GuestOptions, artifacts: &Artifacts, archive: &Path) -> Result<()> {
-    with_guest(guest, artifacts, |guest| guests::archive(archive, slice::from_ref(guest)))
 }
 
 /// Builds the guest that was asked for, and hands it on.

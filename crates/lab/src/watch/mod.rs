@@ -24,11 +24,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::agent::wire::Host;
-use crate::artifacts::Artifacts;
-use crate::env::{Environment, Machines};
+use crate::env::Environment;
 use crate::interrupt;
-use crate::machine::bochs::HASWELL;
-use crate::session::{folder, vm, write_guests};
+use crate::session::stage::Stage;
+use crate::session::{folder, vm};
 use crate::testbed::{Received, Testbed};
 use model::{Counted, Model, Phase};
 use options::{Rule, WatchOptions};
@@ -65,19 +64,8 @@ pub fn watch(options: &WatchOptions, view: &mut dyn View) -> Result<Outcome> {
         .map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())));
     let keep = keep.transpose()?;
     view.phase("building");
-    environment.require()?;
-    let artifacts = Artifacts::get(options.hosts.image.as_deref())?.with_debian()?;
-    let archive = folder.join("guests.cpio");
-    write_guests(&options.guest, &artifacts, &archive)?;
-    let machines = Machines {
-        artifacts: &artifacts,
-        guests: &archive,
-        guest_memory: options.guest.bytes(),
-        options: &options.hosts.options,
-        cpu: HASWELL,
-        mtu: options.hosts.mtu,
-        folder: &folder,
-    };
+    let stage = Stage::set(&options.hosts, &options.guest, folder)?;
+    let machines = stage.machines(&options.hosts, &options.guest);
     view.phase("starting the host");
     let testbed = environment.start(&machines)?;
     let title = format!("{environment}, {}, {}", options.guest.guest, options.guest.workload);
@@ -86,7 +74,7 @@ pub fn watch(options: &WatchOptions, view: &mut dyn View) -> Result<Outcome> {
     let mut watcher = Watcher { options, testbed, model, view, keep, recording: None, ask_at: 0, heard };
     watcher.run()?;
     let recording = watcher.end()?;
-    Ok(Outcome { folder, recording, model: watcher.model })
+    Ok(Outcome { folder: stage.folder, recording, model: watcher.model })
 }
 
 /// How long the host may say nothing in wall time, on a slow machine that does other things too.

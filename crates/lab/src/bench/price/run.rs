@@ -8,13 +8,13 @@ use serde_json::Value;
 use super::State;
 use super::figures::{Reading, Stretch, Work};
 use crate::agent::wire::{Host, Kind, Line, Party};
-use crate::artifacts::{Artifacts, stamp};
-use crate::env::{DESTINATION_ADDRESS, Environment, Machines, PORT};
+use crate::artifacts::stamp;
+use crate::env::{DESTINATION_ADDRESS, Environment, PORT};
 use crate::interrupt;
-use crate::machine::bochs::HASWELL;
 use crate::options::MigrateOptions;
+use crate::session::stage::Stage;
 use crate::session::watch::Watch;
-use crate::session::{folder, vm, write_guests};
+use crate::session::{folder, vm};
 use crate::testbed::{Received, Testbed};
 
 /// Each state is measured so many times; the state without watching once more, so that each other one lies between two of it.
@@ -37,25 +37,14 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub fn run(options: &MigrateOptions, watch: &mut dyn Watch) -> Result<Vec<Stretch>> {
     let environment = options.hosts.env;
     let folder = folder(&options.hosts, "price")?;
-    environment.require()?;
-    let artifacts = Artifacts::get(options.hosts.image.as_deref())?.with_debian()?;
-    let archive = folder.join("guests.cpio");
-    write_guests(&options.guest, &artifacts, &archive)?;
-    let machines = Machines {
-        artifacts: &artifacts,
-        guests: &archive,
-        guest_memory: options.guest.bytes(),
-        options: &options.hosts.options,
-        mtu: options.hosts.mtu,
-        cpu: HASWELL,
-        folder: &folder,
-    };
+    let stage = Stage::set(&options.hosts, &options.guest, folder)?;
+    let machines = stage.machines(&options.hosts, &options.guest);
     let testbed = environment.start(&machines)?;
     let mut session = Session { testbed, vm: vm(&options.guest), environment };
     let stretches = session.turns(watch)?;
     session.end()?;
     for file in ["job.img", "image.iso", "guests.cpio"] {
-        stamp::remove(&folder.join(file))?;
+        stamp::remove(&stage.folder.join(file))?;
     }
     Ok(stretches)
 }
