@@ -115,6 +115,14 @@ impl Guests {
         self.tenants.iter().find(|(_, tenant)| named(tenant)).map(|(id, _)| *id)
     }
 
+    /// The same, for a command that names it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn named(&mut self, name: &str) -> Result<&mut Tenant, String> {
+        self.find(name).and_then(|id| self.tenants.get_mut(&id)).ok_or_else(|| format!("no VM `{name}`"))
+    }
+
     /// All tenants.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (TenantId, &mut Tenant)> {
         self.tenants.iter_mut().map(|(id, tenant)| (*id, tenant))

@@ -235,7 +235,7 @@ impl Host {
     }
 
     fn watch(&mut self, vm: &str, how: Option<Watching>) -> Result<(), String> {
-        let tenant = self.guests.find(vm).and_then(|id| self.guests.get(id)).ok_or_else(|| format!("no VM `{vm}`"))?;
+        let tenant = self.guests.named(vm)?;
         for event in [tenant.watch(how), tenant.identifier()] {
             self.terminal.tell(event);
         }
@@ -243,13 +243,13 @@ impl Host {
     }
 
     fn identifier(&mut self, vm: &str, on: bool) -> Result<(), String> {
-        let tenant = self.guests.find(vm).and_then(|id| self.guests.get(id)).ok_or_else(|| format!("no VM `{vm}`"))?;
+        let tenant = self.guests.named(vm)?;
         self.terminal.tell(tenant.keep_identifier(on));
         Ok(())
     }
 
     fn input(&mut self, vm: &str, text: &str) -> Result<(), String> {
-        let tenant = self.guests.find(vm).and_then(|id| self.guests.get(id)).ok_or_else(|| format!("no VM `{vm}`"))?;
+        let tenant = self.guests.named(vm)?;
         let line = format!("{text}\n");
         let taken = tenant.vm.chipset.type_input(line.as_bytes());
         if taken < line.len() {
@@ -259,7 +259,7 @@ impl Host {
     }
 
     fn dirty(&mut self, vm: &str, end: bool) -> Result<(), String> {
-        let tenant = self.guests.find(vm).and_then(|id| self.guests.get(id)).ok_or_else(|| format!("no VM `{vm}`"))?;
+        let tenant = self.guests.named(vm)?;
         let pages = tenant.tell_dirty(end);
         self.terminal.tell(pages);
         Ok(())

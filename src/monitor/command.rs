@@ -389,27 +389,29 @@ fn input(rest: &str) -> Result<Command, CommandError> {
 }
 
 fn watch(rest: &str) -> Result<Command, CommandError> {
-    let (word, rest) = first_word(rest);
-    let vm = need(Given::read(word, &["vm"])?.vm, "watch", "vm=NAME first")?;
-    let (switch, rest) = first_word(rest);
-    let how = match switch {
-        "on" => Some(Watching { pages: Given::read(rest, &["pages"])?.pages.unwrap_or(false) }),
-        "off" => nothing_more("watch", rest).map(|()| None)?,
-        _ => need(None, "watch", "on or off after the name")?,
+    let (vm, on, rest) = switch("watch", rest)?;
+    let how = match on {
+        true => Some(Watching { pages: Given::read(rest, &["pages"])?.pages.unwrap_or(false) }),
+        false => nothing_more("watch", rest).map(|()| None)?,
     };
     Ok(Command::Watch { vm, how })
 }
 
 fn identifier(rest: &str) -> Result<Command, CommandError> {
-    let (word, rest) = first_word(rest);
-    let vm = need(Given::read(word, &["vm"])?.vm, "identifier", "vm=NAME first")?;
-    let (switch, rest) = first_word(rest);
-    let on = match switch {
-        "on" => true,
-        "off" => false,
-        _ => need(None, "identifier", "on or off after the name")?,
-    };
+    let (vm, on, rest) = switch("identifier", rest)?;
     nothing_more("identifier", rest).map(|()| Command::Identifier { vm, on })
+}
+
+/// The VM that a command names first, whether it is turned on there or off, and what follows.
+fn switch<'a>(command: &'static str, rest: &'a str) -> Result<(String, bool, &'a str), CommandError> {
+    let (word, rest) = first_word(rest);
+    let vm = need(Given::read(word, &["vm"])?.vm, command, "vm=NAME first")?;
+    let (switch, rest) = first_word(rest);
+    match switch {
+        "on" => Ok((vm, true, rest)),
+        "off" => Ok((vm, false, rest)),
+        _ => need(None, command, "on or off after the name"),
+    }
 }
 
 /// What the `key=value` words of a command said.
