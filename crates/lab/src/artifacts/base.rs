@@ -17,7 +17,6 @@ use super::stamp::{self, Ingredients};
 use super::tools;
 
 const START: &str = include_str!("nested/start.sh");
-const START_HOST: &str = include_str!("nested/start-host.sh");
 /// What a Linux host inside the machine runs, from the job's disk.
 pub const HOST: &str = include_str!("nested/host.sh");
 const INIT: &str = include_str!("nested/init.sh");
@@ -67,7 +66,7 @@ impl Base {
     /// Builds what is missing or out of date.
     pub fn get(place: &Path, debian: &Debian) -> Result<Self> {
         let initrd = place.join("start.cpio");
-        build_initrd(&initrd, debian, START, &DISK_MODULES)?;
+        build_initrd(&initrd, debian, "sd", "/sbin/init", &DISK_MODULES)?;
         let iso = place.join("nested.iso");
         let contents = Contents {
             protocol: Protocol::Linux,
@@ -85,14 +84,16 @@ impl Base {
 /// The initrd of a Linux host inside the machine, which runs on the machine's own kernel and disks.
 pub fn host_initrd(place: &Path, debian: &Debian) -> Result<PathBuf> {
     let initrd = place.join("host.cpio");
-    build_initrd(&initrd, debian, START_HOST, &HOST_MODULES)?;
+    build_initrd(&initrd, debian, "vd", "/bin/sh /job/host.sh", &HOST_MODULES)?;
     Ok(initrd)
 }
 
-fn build_initrd(initrd: &Path, debian: &Debian, start: &str, modules: &[&str]) -> Result<()> {
+/// An initrd that loads `modules`, finds the disks by their name without its last letter, and runs `next` on the first one.
+fn build_initrd(initrd: &Path, debian: &Debian, disk: &str, next: &str, modules: &[&str]) -> Result<()> {
+    let start = START.replace("@modules@", &modules.join(" ")).replace("@disk@", disk).replace("@next@", next);
     let modules = modules.iter().map(|module| debian.module(module)).collect::<Result<Vec<_>>>()?;
-    let from = Ingredients::new().text(start).file(&debian.busybox)?.files(&modules)?;
-    stamp::build(initrd, from, |path| write_initrd(path, debian, start, &modules))
+    let from = Ingredients::new().text(&start).file(&debian.busybox)?.files(&modules)?;
+    stamp::build(initrd, from, |path| write_initrd(path, debian, &start, &modules))
 }
 
 fn write_initrd(path: &Path, debian: &Debian, start: &str, modules: &[PathBuf]) -> Result<()> {
@@ -103,14 +104,23 @@ fn write_initrd(path: &Path, debian: &Debian, start: &str, modules: &[PathBuf]) 
     archive.console("dev/console");
     archive.program("start", start.as_bytes());
     archive.program("bin/busybox", &fs::read(&debian.busybox)?);
-    let scratch = path.with_extension("modules");
-    fs::create_dir_all(&scratch)?;
-    for module in modules {
-        let stripped = strip_module(module, &scratch)?;
-        archive.file(&format!("modules/{}", name(module)), &fs::read(stripped)?);
-    }
-    stamp::remove(&scratch)?;
+    let named = modules.iter().map(|module| (name(module), module.as_path()));
+    add_modules(&mut archive, named, &path.with_extension("modules"))?;
     Ok(fs::write(path, archive.finish())?)
+}
+
+/// Adds stripped modules under `modules/`, by the names that are given.
+pub(super) fn add_modules<'a>(
+    archive: &mut Archive,
+    modules: impl Iterator<Item = (String, &'a Path)>,
+    scratch: &Path,
+) -> Result<()> {
+    fs::create_dir_all(scratch)?;
+    for (name, module) in modules {
+        let stripped = strip_module(module, scratch)?;
+        archive.file(&format!("modules/{name}"), &fs::read(stripped)?);
+    }
+    stamp::remove(scratch)
 }
 
 fn build_disk(disk: &Path, debian: &Debian) -> Result<()> {
@@ -167,7 +177,7 @@ fn write_program(path: &Path, text: &str) -> Result<()> {
 /// Copies a module without its debugging and type information, which are two thirds of its bytes, and without the
 /// symbols that nothing refers to: while a module is loaded, the kernel looks for a symbol at every function entry
 /// (ftrace), each time through all of the module's symbols.
-pub(super) fn strip_module(module: &Path, folder: &Path) -> Result<PathBuf> {
+fn strip_module(module: &Path, folder: &Path) -> Result<PathBuf> {
     let to = folder.join(name(module));
     let mut objcopy = tools::command(&tools::OBJCOPY)?;
     objcopy.args(["--strip-unneeded", "-R", ".BTF"]).arg(module).arg(&to);

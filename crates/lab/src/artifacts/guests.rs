@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::base::strip_module;
+use super::base::add_modules;
 use super::cpio::Archive;
 use super::stamp::{self, Ingredients};
 use super::{Artifacts, BARE, cargo, target};
@@ -120,7 +120,10 @@ impl Artifacts {
             // For the shell, that a person can start the workloads by hand.
             archive.link("bin/sh", "busybox");
             archive.link("bin/workload", "../init");
-            add_modules(&mut archive, &modules, &partial.with_extension("modules"))?;
+            // The names begin with numbers: init loads them in the order of their names.
+            let named = BALLOON_MODULES.iter().zip(&modules).enumerate();
+            let named = named.map(|(number, (name, module))| (format!("{number}-{name}.ko"), module.as_path()));
+            add_modules(&mut archive, named, &partial.with_extension("modules"))?;
             Ok(fs::write(partial, archive.finish())?)
         })?;
         Ok(product)
@@ -132,16 +135,6 @@ impl Artifacts {
         cargo(&["build", "--release", "--package", "guest-tiny", "--target", BARE])?;
         Ok(target().join(BARE).join("release/guest-tiny"))
     }
-}
-
-/// The names begin with numbers: init loads them in the order of their names.
-fn add_modules(archive: &mut Archive, modules: &[PathBuf], scratch: &Path) -> Result<()> {
-    fs::create_dir_all(scratch)?;
-    for (number, (name, module)) in BALLOON_MODULES.iter().zip(modules).enumerate() {
-        let stripped = strip_module(module, scratch)?;
-        archive.file(&format!("modules/{number}-{name}.ko"), &fs::read(stripped)?);
-    }
-    stamp::remove(scratch)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ mod rival;
 mod table;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -122,10 +122,7 @@ fn run(
     migration.hosts.image.clone_from(&options.image);
     migration.hosts.out = Some(out.join(format!("{environment}-{workload}-{path}")));
     let Run { folder, report, story, own_memory } = session::migrate(&migration, watch)?;
-    // The disks and CDs of a run are large and can be made again.
-    for file in ["job.img", "image.iso", "guests.cpio"] {
-        stamp::remove(&folder.join(file))?;
-    }
+    drop_images(&folder)?;
     Ok(Row {
         environment,
         workload,
@@ -136,6 +133,11 @@ fn run(
         own_memory,
         qemu,
     })
+}
+
+/// Removes the disks and CDs of a run: they are large and can be made again.
+fn drop_images(folder: &Path) -> Result<()> {
+    ["job.img", "image.iso", "guests.cpio"].iter().try_for_each(|file| stamp::remove(&folder.join(file)))
 }
 
 /// The image says at its start what an exit costs on the machine at hand.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::State;
 use super::figures::{Reading, Stretch, Work};
 use crate::agent::wire::{Host, Kind, Line, Party};
-use crate::artifacts::stamp;
+use crate::bench::drop_images;
 use crate::env::{DESTINATION_ADDRESS, Environment, PORT};
 use crate::interrupt;
 use crate::options::MigrateOptions;
@@ -43,9 +43,7 @@ pub fn run(options: &MigrateOptions, watch: &mut dyn Watch) -> Result<Vec<Stretc
     let mut session = Session { testbed, vm: vm(&options.guest), environment };
     let stretches = session.turns(watch)?;
     session.end()?;
-    for file in ["job.img", "image.iso", "guests.cpio"] {
-        stamp::remove(&stage.folder.join(file))?;
-    }
+    drop_images(&stage.folder)?;
     Ok(stretches)
 }
 
